@@ -1,0 +1,1 @@
+"""The device: accepts an image only when the ledger proves it."""

@@ -1,0 +1,1 @@
+"""Drivers of the device ports; they share nothing with each other."""

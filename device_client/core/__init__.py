@@ -1,0 +1,1 @@
+"""Decisions of the device: pure, no I/O."""

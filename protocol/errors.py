@@ -1,0 +1,95 @@
+"""Every way in which Firmledger says no, split by whose fault it is.
+
+Rules:
+
+* An error carries three sentences' worth of data: *what* was refused, *why*, and *what to do*;
+  and a stable ``reason`` (kebab-case) that scripts, receipts and tests may match on.
+* Foreign errors (OSError, cbor2, cryptography, …) are mapped once, where they enter.
+* Nothing in here prints or exits: the command lines do that, in one place each.
+
+Families, by fault:
+
+==================  =====================================================================
+`Misuse`            my bug or wrong usage: the caller asked for something impossible
+`Malformed`         their bytes cannot be read: truncated, oversized, not canonical, foreign
+`Untrusted`         their bytes can be read, and do not prove what they claim
+`Unreachable`       the wire: nothing answered, or the answer stopped half-way
+`LedgerRefused`     the contract said no; carries the custom error's name and data
+`Refused`           policy: everything is genuine, and the answer is still no
+`LocalFault`        this machine: disk full, slot unwritable, journal damaged
+==================  =====================================================================
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class FirmledgerError(Exception):
+    """Base of all errors. ``exit_code`` is what a command line ends with (2 = wrong usage)."""
+
+    family: ClassVar[str] = "error"
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, reason: str, what: str, why: str, fix: str, **data: Any) -> None:
+        """``reason``: stable kebab-case id; ``what``/``why``/``fix``: one clause each, no full stop."""
+        super().__init__(f"{what} / {why} / {fix}")
+        self.reason = reason
+        self.what = what
+        self.why = why
+        self.fix = fix
+        self.data = data
+
+    def as_dict(self) -> dict[str, Any]:
+        """The error as JSON-ready data, for ``--json`` and problem+json."""
+        return {
+            "family": self.family,
+            "reason": self.reason,
+            "what": self.what,
+            "why": self.why,
+            "fix": self.fix,
+            **({"data": self.data} if self.data else {}),
+        }
+
+
+class Misuse(FirmledgerError):
+    """The caller asked for something that cannot be; exit code 2."""
+
+    family = "misuse"
+    exit_code = 2
+
+
+class Malformed(FirmledgerError):
+    """Bytes that cannot be read as what they claim to be; nothing of them was used."""
+
+    family = "malformed"
+
+
+class Untrusted(FirmledgerError):
+    """Readable bytes that do not prove their claim: signature, seal, digest, proof, commitment."""
+
+    family = "untrusted"
+
+
+class Unreachable(FirmledgerError):
+    """The other side did not answer, or stopped answering; trying again later may help."""
+
+    family = "unreachable"
+
+
+class LedgerRefused(FirmledgerError):
+    """The contract refused; ``data['error']`` is the custom error's name, the rest its arguments."""
+
+    family = "ledger"
+
+
+class Refused(FirmledgerError):
+    """Genuine in every respect, and policy still says no (window, cohort, version, consent, …)."""
+
+    family = "refused"
+
+
+class LocalFault(FirmledgerError):
+    """This machine could not do it: disk full, slot unwritable, state damaged."""
+
+    family = "local"

@@ -1,0 +1,1 @@
+"""The registry service, in the order a release passes through it."""

@@ -1,0 +1,1 @@
+"""Simulators of the world: each implements a real port."""
