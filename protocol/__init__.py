@@ -1,1 +1,1 @@
-"""What both sides mean: formats, rules and proofs. Pure: no I/O, no clock, no randomness of its own."""
+"""What both sides mean: formats, rules, proofs. Pure: no I/O, clock or randomness."""

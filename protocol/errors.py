@@ -32,7 +32,7 @@ class FirmledgerError(Exception):
     exit_code: ClassVar[int] = 1
 
     def __init__(self, reason: str, what: str, why: str, fix: str, **data: Any) -> None:
-        """``reason``: stable kebab-case id; ``what``/``why``/``fix``: one clause each, no full stop."""
+        """``reason``: stable kebab-case id; ``what``/``why``/``fix``: a clause each."""
         super().__init__(f"{what} / {why} / {fix}")
         self.reason = reason
         self.what = what
@@ -78,7 +78,7 @@ class Unreachable(FirmledgerError):
 
 
 class LedgerRefused(FirmledgerError):
-    """The contract refused; ``data['error']`` is the custom error's name, the rest its arguments."""
+    """The contract refused; ``data['error']`` is the custom error's name, the rest its data."""
 
     family = "ledger"
 

@@ -25,7 +25,9 @@ class _FixedBytes(bytes):
         """``raw``: exactly ``size`` bytes, otherwise `Malformed`."""
         if len(raw) != cls.size:
             raise Malformed(
-                "wrong-length", f"{cls.noun} refused", f"it has {len(raw)} bytes, not {cls.size}",
+                "wrong-length",
+                f"{cls.noun} refused",
+                f"it has {len(raw)} bytes, not {cls.size}",
                 "check that it was copied whole",
             )
         return super().__new__(cls, raw)
@@ -36,7 +38,9 @@ class _FixedBytes(bytes):
         digits = text.removeprefix("0x")
         if not re.fullmatch(r"(?:[0-9a-fA-F]{2})*", digits):
             raise Malformed(
-                "not-hex", f"{cls.noun} refused", f"{text[:80]!r} is not hexadecimal",
+                "not-hex",
+                f"{cls.noun} refused",
+                f"{text[:80]!r} is not hexadecimal",
                 f"give {cls.size} bytes as {2 * cls.size} hex digits",
             )
         return cls(bytes.fromhex(digits))
@@ -96,25 +100,39 @@ class Version(int):
     def __new__(cls, value: int) -> Self:
         """``value``: 0 <= value < 2**64, otherwise `Malformed`."""
         if not 0 <= value <= U64_MAX:
-            raise Malformed("version-range", "version refused", f"{value} is not a uint64",
-                            "use major.minor.patch with 16, 16 and 32 bits")
+            raise Malformed(
+                "version-range",
+                "version refused",
+                f"{value} is not a uint64",
+                "use major.minor.patch with 16, 16 and 32 bits",
+            )
         return super().__new__(cls, value)
 
     @classmethod
     def of(cls, major: int, minor: int, patch: int) -> Self:
         """From its three parts; `Malformed` if one does not fit its bits."""
         if not (0 <= major < 1 << 16 and 0 <= minor < 1 << 16 and 0 <= patch <= U32_MAX):
-            raise Malformed("version-range", "version refused", f"{major}.{minor}.{patch} does not fit",
-                            "major and minor are at most 65535, patch at most 4294967295")
+            raise Malformed(
+                "version-range",
+                "version refused",
+                f"{major}.{minor}.{patch} does not fit",
+                "major and minor are at most 65535, patch at most 4294967295",
+            )
         return cls(major << 48 | minor << 32 | patch)
 
     @classmethod
     def parse(cls, text: str) -> Self:
         """From ``major.minor.patch`` in plain decimal; `Malformed` otherwise."""
-        match = re.fullmatch(r"(0|[1-9]\d{0,4})\.(0|[1-9]\d{0,4})\.(0|[1-9]\d{0,9})", text, re.ASCII)
+        match = re.fullmatch(
+            r"(0|[1-9]\d{0,4})\.(0|[1-9]\d{0,4})\.(0|[1-9]\d{0,9})", text, re.ASCII
+        )
         if not match:
-            raise Malformed("version-syntax", "version refused", f"{text[:40]!r} is not major.minor.patch",
-                            "write it like 1.4.0")
+            raise Malformed(
+                "version-syntax",
+                "version refused",
+                f"{text[:40]!r} is not major.minor.patch",
+                "write it like 1.4.0",
+            )
         return cls.of(*(int(part) for part in match.groups()))
 
     def __str__(self) -> str:
