@@ -1,12 +1,13 @@
-"""Bundles: what travels to a device so that it can prove, offline, what the ledger says of a release.
+"""Bundles: what a device is sent so that it can prove, offline, what the ledger says of a release.
 
-A bundle has a *static* part (manifest, signer, terms: the same for everyone, addressed by content) and
-a *fresh* part (sealed header, state proof, records) that anyone may replace by a newer one.
+A bundle has a *static* part (manifest, signer, terms: the same for all, addressed by content) and a
+*fresh* part (sealed header, state proof, records) that anyone may replace by a newer one.
 
-Guarantees: `prove` returns a `View` only of what the trusted validators sealed for the pinned product;
-`offer` returns an `Offer` only if that view's release, the signed manifest and the terms are one and
-the same. Both are pure and bounded before they start; an error carries the number of the step that
-refused as ``data["step"]`` (docs/spec/bundle.md, section 4; steps 1 to 8 are those of the proof).
+Guarantees: `prove` returns a `View` only of what the trusted validators sealed for the pinned
+product; `offer` returns an `Offer` only if that view's release, the signed manifest and the terms
+are one and the same. Both are pure and bounded before they start; an error carries the number of
+the step that refused as ``data["step"]`` (docs/spec/bundle.md, section 3; steps 1 to 8 are those of
+the state proof).
 
 Not here: whether the view is the newest and young enough (`device_client.core.trust`), and whether
 this device may install now (`protocol.ledger.eligible` and the device's policy).
@@ -25,6 +26,7 @@ from protocol.digests import MAX_PROOF_NODES, sha256, verify_inclusion
 from protocol.errors import FirmledgerError, Malformed, Untrusted
 from protocol.header import MAX_HEADER_BYTES
 from protocol.ids import Address, Digest, Hash, KeyId, ProductId
+from protocol.ledger import StateWord
 from protocol.manifest import Manifest
 from protocol.proof import Proof, ProvenState, mapping_slot, nested_slot, verify_state
 from protocol.proof import assemble as assemble_proof
@@ -44,7 +46,7 @@ STICK_PREFIX_BYTES = len(STICK_MAGIC) + 4
 
 
 class Step(IntEnum):
-    """The steps of docs/spec/bundle.md, section 4, after the eight of the state proof."""
+    """The steps of docs/spec/bundle.md, section 3, after the eight of the state proof."""
 
     PRODUCT = 9
     RELEASE = 10
@@ -98,7 +100,7 @@ class Static:
     envelope: bytes
     """The signed SUIT envelope."""
     signer: bytes
-    """The signing key as deterministic COSE_Key; trusted only if the ledger lists its thumbprint."""
+    """The signing key as deterministic COSE_Key; believed only if the ledger lists its id."""
     terms: Terms
 
     def encode(self) -> bytes:
@@ -282,9 +284,7 @@ def offer(static: Static, view: View) -> Offer:
         verified = manifest.verify(static.envelope, {key_id: public})
     with _step(Step.AGREEMENT):
         _check_agreement(verified.manifest, terms)
-    return Offer(
-        release.release_id, terms, terms_hash, verified.manifest, key_id, static.envelope
-    )
+    return Offer(release.release_id, terms, terms_hash, verified.manifest, key_id, static.envelope)
 
 
 def _allowed_signer(signer: bytes, product: Product, release_id: int) -> KeyId:
@@ -337,9 +337,7 @@ class Acknowledgement:
         )
 
     def check(self, leaf: bytes, release_id: int, view: View) -> None:
-        """`Untrusted` unless ``leaf`` is in the log of ``release_id`` as ``view`` (of `fresh`) has it."""
-        from protocol.ledger import StateWord
-
+        """`Untrusted` unless ``leaf`` is in the release's log as ``view`` (of `fresh`) has it."""
         release = view.release
         if release is None or release.release_id != release_id:
             raise _untrusted("wrong-release", "it speaks of another release")
@@ -350,7 +348,7 @@ class Acknowledgement:
             raise _untrusted("receipt-not-included", "the receipt is not in the anchored log")
 
 
-# -- a file for a stick -------------------------------------------------------------------------------
+# -- a file for a stick --------------------------------------------------------------------------
 
 
 def stick_prefix(bundle: bytes) -> bytes:

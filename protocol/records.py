@@ -126,9 +126,11 @@ class Record:
     # -- lists: CBOR ------------------------------------------------------------------------------
 
     def to_list(self) -> list[Any]:
-        """The members in order, as ints, bytes, bools and lists."""
+        """The members in order, as ints, bytes, bools and lists; a uint256 as its 32-byte word."""
+        row = [(f, getattr(self, f.name)) for f in _fields(type(self))]
         return [
-            _outward(f, getattr(self, f.name), lambda r: r.to_list()) for f in _fields(type(self))
+            word(value) if f.abi == "uint256" else _outward(f, value, lambda r: r.to_list())
+            for f, value in row
         ]
 
     @classmethod
@@ -137,8 +139,14 @@ class Record:
         fields = _fields(cls)
         if not isinstance(value, list | tuple) or len(value) != len(fields):
             raise _refuse(cls.__name__, f"it is not a list of {len(fields)} members")
-        pairs = zip(fields, value, strict=True)
-        return cls(**{f.name: _inward(cls, f, v, lambda r, x: r.from_list(x)) for f, v in pairs})
+        members = {}
+        for f, item in zip(fields, value, strict=True):
+            if f.abi == "uint256":
+                word_bytes = _scalar(f"{cls.__name__}.{f.member}", "bytes32", item)
+                members[f.name] = int.from_bytes(word_bytes, "big")
+            else:
+                members[f.name] = _inward(cls, f, item, lambda r, x: r.from_list(x))
+        return cls(**members)
 
     # -- JSON -------------------------------------------------------------------------------------
 

@@ -20,10 +20,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
+from protocol.header import MAX_HEADER_BYTES, MAX_VALIDATORS, block_hash, link_ok, parse_header
+
 from protocol import cbor
 from protocol.bundle import Anchor, Fresh, View, prove
 from protocol.errors import Malformed, Refused, Untrusted
-from protocol.header import MAX_HEADER_BYTES, MAX_VALIDATORS, block_hash, link_ok, parse_header
 from protocol.ids import U64_MAX, Address, Hash
 from protocol.ledger import StateWord, Status
 from protocol.trustfile import TrustFile
@@ -128,7 +129,7 @@ def advance(
 ) -> tuple[TrustState, View]:
     """The state and the view after a proof that holds; raises and changes nothing otherwise.
 
-    ``pinned``: from the trust file; its validators are replaced by those of ``state``. `Equivocation`
+    ``pinned``: from the trust file; its validators give way to those of ``state``. `Equivocation`
     carries the one state that must be kept although the proof was refused.
     """
     if state.frozen:
@@ -178,7 +179,7 @@ def age(view_time: int, state: TrustState, *, clock: int | None, build_time: int
 def require_fresh(
     view: View, state: TrustState, max_age: int, *, clock: int | None, build_time: int
 ) -> None:
-    """`Refused` as stale if the proof is older than ``max_age`` seconds (trust is kept as it is)."""
+    """`Refused` as stale if the proof is older than ``max_age`` seconds; trust stays as it is."""
     seconds = age(view.timestamp, state, clock=clock, build_time=build_time)
     if seconds > max_age:
         raise Refused(
