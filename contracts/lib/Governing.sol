@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity ^0.8.30;
+
+import {IReleaseLedger} from "../IReleaseLedger.sol";
+
+/// @title Rules of governance
+/// @notice Which governance is well formed, who holds which role under it, and which change of it only
+/// tightens. Pure: signatures, commitments and times are the ledger's business.
+///
+/// Account lists are strictly ascending, so a set comparison is one walk along both lists.
+library Governing {
+    uint256 internal constant MAX_MEMBERS = 16;
+
+    // -- roles ---------------------------------------------------------------------------------------
+
+    function isMember(address[] calldata members, address account) internal pure returns (bool) {
+        for (uint256 i = 0; i < members.length; ++i) {
+            if (members[i] == account) return true;
+        }
+        return false;
+    }
+
+    /// @notice Whether `account` may halt: a named guardian, or any approver if none is named.
+    function isGuardian(IReleaseLedger.Governance calldata g, address account) internal pure returns (bool) {
+        return isMember(g.guardians.length == 0 ? g.approvers : g.guardians, account);
+    }
+
+    /// @notice Whether `account` may pause, cancel and restrict: an approver or a guardian.
+    function isWatcher(IReleaseLedger.Governance calldata g, address account) internal pure returns (bool) {
+        return isMember(g.approvers, account) || isMember(g.guardians, account);
+    }
+
+    // -- well formed ---------------------------------------------------------------------------------
+
+    /// @notice Refuses a governance that is out of its documented limits, naming the field.
+    function requireValid(IReleaseLedger.Governance calldata g) internal pure {
+        if (g.approvers.length == 0 || !_wellFormed(g.approvers)) _refuse("approvers");
+        if (g.threshold == 0 || g.threshold > g.approvers.length) _refuse("threshold");
+        if (!_wellFormed(g.guardians)) _refuse("guardians");
+        if (!_wellFormed(g.auditors)) _refuse("auditors");
+        if (!_wellFormed(g.reporters)) _refuse("reporters");
+        if (!_wellFormed(g.keys)) _refuse("keys");
+        if (g.haltRule.maxFailureBps > 10_000) _refuse("haltRule");
+    }
+
+    /// @dev At most {MAX_MEMBERS}, strictly ascending, so without duplicates and without the zero address.
+    function _wellFormed(address[] calldata members) private pure returns (bool) {
+        if (members.length > MAX_MEMBERS) return false;
+        address previous = address(0);
+        for (uint256 i = 0; i < members.length; ++i) {
+            if (members[i] <= previous) return false;
+            previous = members[i];
+        }
+        return true;
+    }
+
+    function _wellFormed(IReleaseLedger.SigningKey[] calldata keys) private pure returns (bool) {
+        if (keys.length > MAX_MEMBERS) return false;
+        bytes32 previous = 0;
+        for (uint256 i = 0; i < keys.length; ++i) {
+            if (keys[i].keyId <= previous) return false;
+            previous = keys[i].keyId;
+        }
+        return true;
+    }
+
+    function _refuse(string memory field) private pure {
+        revert IReleaseLedger.InvalidGovernance(field);
+    }
+
+    // -- what a change does --------------------------------------------------------------------------
+
+    /// @notice Whether M of N may make this change at once. Both are well formed.
+    function isTightening(IReleaseLedger.Governance calldata from, IReleaseLedger.Governance calldata to)
+        internal
+        pure
+        returns (bool)
+    {
+        return bytes(_loosened(from, to)).length == 0 && _within(to.approvers, from.approvers)
+            && to.threshold >= from.threshold && to.releaseDelay >= from.releaseDelay && _keepsGuardians(from, to);
+    }
+
+    /// @notice Refuses what one watcher may not do alone, naming the field. Both are well formed.
+    /// @dev Tightening a threshold or a delay is not among it: a stolen key could put them out of reach.
+    function requireRestriction(
+        IReleaseLedger.Governance calldata from,
+        IReleaseLedger.Governance calldata to,
+        address watcher
+    ) internal pure {
+        string memory field = _loosened(from, to);
+        if (!_onlyWithout(to.approvers, from.approvers, watcher)) field = "approvers";
+        else if (to.threshold != from.threshold) field = "threshold";
+        else if (!_same(to.guardians, from.guardians)) field = "guardians";
+        else if (to.releaseDelay != from.releaseDelay) field = "releaseDelay";
+        if (bytes(field).length != 0) revert IReleaseLedger.NotATightening(field);
+    }
+
+    /// @dev What both kinds of tightening ask for; the name of the first field that fails, or "".
+    function _loosened(IReleaseLedger.Governance calldata from, IReleaseLedger.Governance calldata to)
+        private
+        pure
+        returns (string memory)
+    {
+        if (!_within(to.auditors, from.auditors)) return "auditors";
+        if (!_within(to.reporters, from.reporters)) return "reporters";
+        if (to.enroller != from.enroller && to.enroller != address(0)) return "enroller";
+        if (!_keysOnlyLowered(from.keys, to.keys)) return "keys";
+        if (
+            to.haltRule.minFailures != from.haltRule.minFailures
+                || to.haltRule.maxFailureBps != from.haltRule.maxFailureBps
+        ) return "haltRule";
+        return "";
+    }
+
+    /// @dev Those who may halt stay. Naming guardians where the approvers were it keeps them only if every
+    /// remaining approver is named; going back to unnamed guardians is never taken for a tightening.
+    function _keepsGuardians(IReleaseLedger.Governance calldata from, IReleaseLedger.Governance calldata to)
+        private
+        pure
+        returns (bool)
+    {
+        if (to.guardians.length == 0) return from.guardians.length == 0;
+        return _within(from.guardians.length == 0 ? to.approvers : from.guardians, to.guardians);
+    }
+
+    function _within(address[] calldata some, address[] calldata all) private pure returns (bool) {
+        uint256 j = 0;
+        for (uint256 i = 0; i < some.length; ++i) {
+            while (j < all.length && all[j] < some[i]) ++j;
+            if (j == all.length || all[j] != some[i]) return false;
+        }
+        return true;
+    }
+
+    function _same(address[] calldata a, address[] calldata b) private pure returns (bool) {
+        return a.length == b.length && _within(a, b);
+    }
+
+    /// @dev `some` is `all`, or `all` without `account`.
+    function _onlyWithout(address[] calldata some, address[] calldata all, address account)
+        private
+        pure
+        returns (bool)
+    {
+        if (!_within(some, all)) return false;
+        return some.length == all.length || (some.length + 1 == all.length && !isMember(some, account) && isMember(all, account));
+    }
+
+    function _keysOnlyLowered(IReleaseLedger.SigningKey[] calldata from, IReleaseLedger.SigningKey[] calldata to)
+        private
+        pure
+        returns (bool)
+    {
+        if (from.length != to.length) return false;
+        for (uint256 i = 0; i < from.length; ++i) {
+            if (to[i].keyId != from[i].keyId || to[i].validThrough > from[i].validThrough) return false;
+        }
+        return true;
+    }
+}
