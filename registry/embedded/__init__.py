@@ -1,0 +1,28 @@
+"""The embedded ledger: a QBFT-sealed chain in one process and one directory (design section 6).
+
+It speaks Ethereum JSON-RPC, and its blocks, seals and proofs are such that devices verify them with
+the code they run against Besu. What it is not: decentralised. Whoever owns its host owns the
+ledger; a trust file for it says ``embedded``, and production devices refuse that.
+
+A transaction's way: `rpc` -> `admission` -> `pool` -> `ledger` (stamps) -> `execution` (runs) ->
+`sealing` (seals) -> `store` (commits), and only then it is served.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from registry.embedded.home import Home
+from registry.embedded.ledger import Clock, EmbeddedLedger, Head
+
+if TYPE_CHECKING:
+    from registry.embedded.provider import InProcessProvider
+
+__all__ = ["Clock", "EmbeddedLedger", "Head", "Home", "provider"]
+
+
+def provider(ledger: EmbeddedLedger) -> InProcessProvider:
+    """A web3 provider on ``ledger``; imported here, for web3 takes more than a second to load."""
+    from registry.embedded.provider import InProcessProvider
+
+    return InProcessProvider(ledger)

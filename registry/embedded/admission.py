@@ -1,0 +1,108 @@
+"""Reads a raw transaction and decides whether it may wait for a block at all.
+
+Guarantees: what `admit` returns is canonical RLP of a known type, signed for this chain, and fits a
+block; whatever the bytes are, only our own errors come out.
+
+Not checked here: nonce (the pool, against the state) and funds (`Pending.check_funds`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from eth.exceptions import UnrecognizedTransactionType
+from eth_keys.exceptions import BadSignature
+from eth_utils.exceptions import ValidationError
+from rlp.exceptions import RLPException  # type: ignore[import-untyped,unused-ignore]
+
+from protocol.errors import Malformed, Refused
+from protocol.ids import Address, Hash
+from registry.embedded.execution import BLOCK_GAS, decode_transaction
+from registry.embedded.pool import Pending
+
+MAX_RAW = 128 * 1024  # bytes, as in geth; a deployment is under 25 kB
+_UNREADABLE = (
+    RLPException,
+    ValidationError,
+    UnrecognizedTransactionType,
+    BadSignature,
+    ValueError,
+    TypeError,
+    IndexError,
+)
+
+
+def admit(raw: bytes, chain_id: int) -> Pending:
+    """The transaction in ``raw``; `Malformed` if unreadable, `Refused` if not for this chain."""
+    if len(raw) > MAX_RAW:
+        raise Malformed(
+            "oversized-data",
+            "transaction refused",
+            f"it has {len(raw)} bytes, at most {MAX_RAW} are taken",
+            "send less data",
+        )
+    try:
+        transaction: Any = decode_transaction(raw)
+        transaction.validate()
+        transaction.check_signature_validity()
+        pending = Pending(
+            raw=raw,
+            hash=Hash(transaction.hash),
+            sender=Address(transaction.sender),
+            nonce=transaction.nonce,
+            gas=transaction.gas,
+            fee=transaction.max_fee_per_gas,
+            value=transaction.value,
+            decoded=transaction,
+        )
+    except _UNREADABLE as fault:
+        raise Malformed(
+            "transaction-unreadable",
+            "transaction refused",
+            f"{type(fault).__name__}: {fault}",
+            "send a signed legacy, access-list or dynamic-fee transaction",
+        ) from fault
+    _check_chain(transaction.chain_id, chain_id)
+    _check_gas(transaction)
+    return pending
+
+
+def _check_chain(found: int | None, wanted: int) -> None:
+    if found is None:
+        raise Refused(
+            "unprotected",
+            "transaction refused",
+            "only replay-protected (EIP-155) ones are taken",
+            f"sign it for chain {wanted}",
+        )
+    if found != wanted:
+        raise Refused(
+            "wrong-chain",
+            "transaction refused",
+            f"invalid chain id: have {found}, want {wanted}",
+            f"sign it for chain {wanted}",
+        )
+
+
+def _check_gas(transaction: Any) -> None:
+    if transaction.gas > BLOCK_GAS:
+        raise Refused(
+            "exceeds-block-gas",
+            "transaction refused",
+            f"gas limit {transaction.gas}, a block has {BLOCK_GAS}",
+            "lower the gas limit",
+        )
+    if transaction.gas < transaction.intrinsic_gas:
+        raise Refused(
+            "intrinsic-gas",
+            "transaction refused",
+            f"have {transaction.gas}, want {transaction.intrinsic_gas}",
+            "raise the gas limit",
+        )
+    if transaction.max_priority_fee_per_gas > transaction.max_fee_per_gas:
+        raise Refused(
+            "tip-above-fee",
+            "transaction refused",
+            "maxPriorityFeePerGas is above maxFeePerGas",
+            "lower the tip",
+        )
