@@ -3,8 +3,8 @@
 Guarantees: the process becomes the tool, so its exit code, output and signals are the tool's own;
 forge runs in `contracts/` with this project's compiler.
 
-The wrapper is left aside because it starts the same binary below a Node process that keeps
-running and does not hand on every signal. Nothing is downloaded here: `make` has done that.
+The wrapper package is not installed at all: it starts the same binary below a Node process that
+keeps running and does not hand on every signal. Nothing is downloaded here: `make` has done that.
 
 Usage: python contracts/foundry.py forge test -vv
 """
@@ -13,31 +13,35 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import sys
 from pathlib import Path
 
 CONTRACTS = Path(__file__).resolve().parent
 NODE_MODULES = CONTRACTS.parent / "node_modules"
-SYSTEMS = {"Linux": "linux", "Darwin": "darwin", "Windows": "win32"}
-MACHINES = {"x86_64": "amd64", "AMD64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
+SYSTEMS = {"Linux": "linux", "Darwin": "darwin"}
+MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
 
 
 def binary(tool: str) -> Path:
-    """Return the path of `forge` or `anvil` for this platform.
+    """Return the path of `forge` or `anvil`: npm's build for this platform, else the one on PATH.
 
-    Raises FileNotFoundError, its message saying what, why and what to do, where there is none.
+    npm's lock holds builds for the platforms the project is tested on; elsewhere a Foundry that
+    the reader installed does, and a line on stderr says that its version is not the pinned one.
+    Raises FileNotFoundError, its message saying what, why and what to do, where there is neither.
     """
     system = SYSTEMS.get(platform.system(), platform.system())
     machine = MACHINES.get(platform.machine(), platform.machine())
-    name = f"{tool}.exe" if system == "win32" else tool
-    path = NODE_MODULES / "@foundry-rs" / f"{tool}-{system}-{machine}" / "bin" / name
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"error: no {tool} for {system}-{machine} / npm's @foundry-rs/{tool}-{system}-{machine}"
-            f" is not in node_modules / run `make contracts`; if it stays away, the lock has no"
-            f" build for this platform: run the contract's tests on Linux x86-64"
-        )
-    return path
+    pinned = NODE_MODULES / "@foundry-rs" / f"{tool}-{system}-{machine}" / "bin" / tool
+    if pinned.is_file():
+        return pinned
+    if own := shutil.which(tool):
+        print(f"firmledger: npm has no {tool} for this platform; using {own}", file=sys.stderr)
+        return Path(own)
+    raise FileNotFoundError(
+        f"error: no {tool} for {system}-{machine} / it is neither in node_modules nor on PATH"
+        f" / run `make contracts` on Linux x86-64, or install Foundry 1.7.1 by its own installer"
+    )
 
 
 def main(arguments: list[str]) -> None:
