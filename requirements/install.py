@@ -217,7 +217,7 @@ def main():
     parser.add_argument("levels", nargs="+", choices=["registry", "dev", "npm"])
     parser.add_argument("--python", default="", help="interpreter to make .venv with")
     options = parser.parse_args()
-    with open(__file__, "rb") as turn:
+    with Path(__file__).open("rb") as turn:
         fcntl.flock(turn, fcntl.LOCK_EX)
         for level in options.levels:
             if level == "npm":
