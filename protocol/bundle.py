@@ -87,10 +87,10 @@ class Anchor:
 
     def slots(self, release_id: int | None) -> list[Hash]:
         """The storage slots of the product and, unless None, of one of its releases."""
-        product = mapping_slot(self.product_id, _abi.SLOT_PRODUCTS)
+        product = mapping_slot(self.product_id, _abi.PRODUCTS_SLOT)
         if release_id is None:
             return [product]
-        return [product, nested_slot(_abi.SLOT_RELEASES, self.product_id, word(release_id))]
+        return [product, nested_slot(_abi.RELEASES_SLOT, self.product_id, word(release_id))]
 
 
 @dataclass(frozen=True)
