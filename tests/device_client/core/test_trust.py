@@ -1,0 +1,165 @@
+"""What the device believes moves forwards by proof, or not at all."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from device_client.core.trust import (
+    FUTURE_TOLERANCE,
+    Equivocation,
+    TrustState,
+    advance,
+    require_fresh,
+)
+from protocol.bundle import Fresh
+from protocol.errors import FirmledgerError, Malformed, Refused, Untrusted
+from protocol.header import encode_header
+from protocol.ledger import Status
+from tests.protocol.published import NOW, Published, publish
+from tests.protocol.sealed import Validator, make_header, seal, validators
+
+GOOD = publish()
+HALTED = GOOD.with_status(Status.HALTED)
+START = TrustState(height=0, time=0, header=b"", validators=GOOD.anchor.validators)
+
+
+def accept(state: TrustState, fresh: Fresh, clock: int | None = None) -> TrustState:
+    return advance(state, fresh, GOOD.anchor, clock=clock)[0]
+
+
+def test_a_proof_that_holds_moves_height_time_and_status() -> None:
+    state = accept(START, GOOD.fresh(9, NOW))
+    assert (state.height, state.time) == (9, NOW)
+    assert state.status_of(1) is Status.ACTIVE and state.status_of(2) is Status.NONE
+    assert TrustState.decode(state.encode()) == state
+    assert accept(state, GOOD.fresh(9, NOW)) == state
+
+
+def test_shown_halted_then_replayed_active_is_refused() -> None:
+    earlier, later = GOOD.fresh(8, NOW), HALTED.fresh(9, NOW + 5)
+    seen = accept(START, later)
+    assert seen.status_of(1) is Status.HALTED
+    with pytest.raises(Untrusted) as caught:
+        accept(seen, earlier)
+    assert caught.value.reason == "below-trusted-height"
+    assert "refresh" in caught.value.fix
+
+
+def test_a_failed_proof_changes_nothing() -> None:
+    strangers = validators(4, start=90)
+    forged = replace(GOOD, group=tuple(strangers)).fresh(99, NOW + 99)
+    with pytest.raises(Untrusted):
+        accept(START, forged)
+    assert accept(START, GOOD.fresh(1, NOW)).height == 1
+
+
+def test_time_never_falls_with_height() -> None:
+    state = accept(START, GOOD.fresh(9, NOW))
+    with pytest.raises(Untrusted) as caught:
+        accept(state, GOOD.fresh(10, NOW - 1))
+    assert caught.value.reason == "time-falls"
+
+
+def test_a_header_from_the_future_is_refused_without_effect() -> None:
+    limit = NOW - FUTURE_TOLERANCE
+    assert accept(START, GOOD.fresh(9, NOW), clock=limit).height == 9
+    with pytest.raises(Untrusted) as caught:
+        accept(START, GOOD.fresh(9, NOW), clock=limit - 1)
+    assert caught.value.reason == "from-the-future"
+
+
+def test_an_old_proof_is_believed_but_not_acted_on() -> None:
+    state, view = advance(START, GOOD.fresh(9, NOW), GOOD.anchor, clock=None)
+    for clock, build in ((NOW + 60, 0), (None, NOW + 60), (None, 0)):
+        require_fresh(view, state, 60, clock=clock, build_time=build)
+    for clock, build in ((NOW + 61, 0), (None, NOW + 61)):
+        with pytest.raises(Refused) as caught:
+            require_fresh(view, state, 60, clock=clock, build_time=build)
+        assert caught.value.reason == "stale"
+
+
+def test_a_spoofed_clock_cannot_make_an_old_proof_young() -> None:
+    old = GOOD.fresh(8, NOW)
+    later = accept(START, GOOD.fresh(8, NOW))
+    later = replace(later, time=NOW + 500)
+    _, view = advance(START, old, GOOD.anchor, clock=NOW)
+    with pytest.raises(Refused):
+        require_fresh(view, later, 60, clock=NOW - 10_000, build_time=0)
+
+
+def test_two_blocks_at_one_height_freeze_the_device() -> None:
+    first, second = GOOD.fresh(9, NOW), HALTED.fresh(9, NOW)
+    state = accept(START, first)
+    with pytest.raises(Equivocation) as caught:
+        accept(state, second)
+    frozen = caught.value.state
+    assert frozen.frozen and frozen.evidence == (first.proof.header, second.proof.header)
+    assert TrustState.decode(frozen.encode()) == frozen
+    with pytest.raises(Refused) as refused:
+        accept(frozen, GOOD.fresh(10, NOW + 1))
+    assert refused.value.reason == "frozen"
+
+
+def test_the_same_block_agreed_in_another_round_is_no_contradiction() -> None:
+    state = accept(START, GOOD.fresh(9, NOW))
+    assert not accept(state, GOOD.fresh(9, NOW, round_number=3)).frozen
+
+
+def test_evidence_without_a_quorum_never_freezes() -> None:
+    state = accept(START, GOOD.fresh(9, NOW))
+    two_of_four = GOOD.group[:2]
+    with pytest.raises(Untrusted) as caught:
+        accept(state, HALTED.fresh(9, NOW, sealed_by=two_of_four))
+    assert not isinstance(caught.value, Equivocation)
+
+
+def link(
+    old: list[Validator], new: list[Validator], sealed_by: list[Validator], number: int
+) -> bytes:
+    """A header that lists ``new``, sealed by some of both."""
+    del old
+    return encode_header(seal(make_header(new, number=number, timestamp=NOW), sealed_by))
+
+
+def changed(count: int) -> tuple[list[Validator], list[Validator], Published]:
+    """Old and new validators, ``count`` of four replaced, and a world sealed by the new ones."""
+    old = list(GOOD.group)
+    new = sorted([*old[count:], *validators(count, start=70)], key=lambda v: v.address)
+    return old, new, replace(GOOD, group=tuple(new))
+
+
+def test_validators_are_followed_over_links_of_two_thirds() -> None:
+    old, new, world = changed(1)
+    step = link(old, new, new, 8)
+    fresh = replace(world.fresh(9, NOW), links=(step,))
+    state = accept(START, fresh)
+    assert set(state.validators) == {v.address for v in new}
+    # Without the link, or with one of too little overlap, the same block is refused.
+    with pytest.raises(Untrusted):
+        accept(START, replace(fresh, links=()))
+    _, too_new, far_world = changed(2)
+    with pytest.raises(Untrusted) as caught:
+        accept(START, replace(far_world.fresh(9, NOW), links=(link(old, too_new, too_new, 8),)))
+    assert caught.value.reason == "no-overlap"
+
+
+def test_links_climb_and_the_proof_is_not_below_them() -> None:
+    old, new, world = changed(1)
+    step = link(old, new, new, 8)
+    with pytest.raises(Untrusted) as caught:
+        accept(START, replace(world.fresh(9, NOW), links=(step, step)))
+    assert caught.value.reason == "link-order"
+    with pytest.raises(Untrusted) as caught:
+        accept(START, replace(world.fresh(7, NOW), links=(step,)))
+    assert caught.value.reason == "below-trusted-height"
+
+
+@pytest.mark.parametrize("bad", [b"", b"\x80", b"\x88" + b"\x01" * 8, b"\xff" * 40])
+def test_a_damaged_state_is_malformed(bad: bytes) -> None:
+    with pytest.raises(Malformed):
+        TrustState.decode(bad)
+    whole = accept(START, GOOD.fresh(9, NOW)).encode()
+    with pytest.raises(FirmledgerError):
+        TrustState.decode(whole[:-1])
