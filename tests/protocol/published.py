@@ -1,7 +1,7 @@
 """A product with one release on a sealed ledger, and the bundles a registry would make of it.
 
-Everything is real but small: a signed manifest, a governance, commitments in a storage trie, a header
-sealed by four validators. All keys are test vectors.
+Everything is real but small: a signed manifest, a governance, commitments in a storage trie, a
+header sealed by four validators. All keys are test vectors.
 """
 
 from __future__ import annotations
