@@ -11,7 +11,7 @@ SHELL := /bin/sh
 REG ?= reg
 BIN := .venv/bin
 FORGE = $(BIN)/python contracts/foundry.py forge
-TYPED := protocol registry device_client demo contracts/build.py
+TYPED := protocol registry device_client demo contracts/build.py contracts/foundry.py
 
 # The set-up itself is a Python file; any python3 can start it, and it finds the right one.
 SETUP := command -v "$(or $(PYTHON),python3)" >/dev/null || { \
@@ -38,11 +38,11 @@ lint: ## Style, types, import rules; and that generated files are what the sourc
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy $(TYPED)
 	@$(BIN)/lint-imports --no-logo
-	@$(BIN)/python contracts/build.py --check
+	@$(BIN)/python contracts/build.py --solc contracts/solcjs --check
 
 contracts: ## Compile the contract; write its artifacts and protocol/_abi.py
 	@$(SETUP) registry npm
-	@$(BIN)/python contracts/build.py $(ARGS)
+	@$(BIN)/python contracts/build.py --solc contracts/solcjs $(ARGS)
 
 bench: ## Measure what the README states; write bench/results.json
 	@$(SETUP) dev npm

@@ -79,10 +79,12 @@ def choose_python(wanted):
     if wanted:
         version = version_of(wanted)
         if version is None or version < LOWEST:
-            found = "is not a working Python with venv" if version is None else f"is {version}"
+            found = (
+                f"is Python {version[0]}.{version[1]}" if version else "does not run, or lacks venv"
+            )
             raise SetupError(
                 f"PYTHON={wanted} cannot be used",
-                f"it {found}; Firmledger needs Python {LOWEST[0]}.{LOWEST[1]} or newer, with venv",
+                f"it {found}; Firmledger needs Python 3.11 or newer, with its venv module",
                 "leave PYTHON out, or name another interpreter: make demo PYTHON=python3.12",
             )
         return wanted
