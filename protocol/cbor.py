@@ -4,8 +4,9 @@ Guarantees:
 
 * `dumps` writes the deterministic encoding; `loads` accepts that encoding only, so
   ``dumps(loads(data)) == data`` for all it accepts, and no bit of what was read is without meaning.
-* `loads` raises `Malformed` and nothing else, whatever the bytes; its work is linear in their number,
-  its recursion is bounded by `MAX_DEPTH`, and it allocates nothing that the bytes present do not fill.
+* `loads` raises `Malformed` and nothing else, whatever the bytes; its work is linear in their
+  number, its recursion is bounded by `MAX_DEPTH`, and it allocates nothing that the bytes present
+  do not fill.
 
 Rules: integers of 64 bits, byte and text strings (UTF-8), arrays, maps with integer, byte or text
 keys in bytewise order, false, true, null, and the tags a caller names. No floats, no indefinite
@@ -51,19 +52,27 @@ def dumps(value: Any) -> bytes:
 
 
 def _head(major: int, argument: int) -> bytes:
-    if argument < 24:
+    if 0 <= argument < 24:
         return bytes((major << 5 | argument,))
     for code, width in ((24, 1), (25, 2), (26, 4), (27, 8)):
-        if argument < 1 << 8 * width:
+        if 0 <= argument < 1 << 8 * width:
             return bytes((major << 5 | code,)) + argument.to_bytes(width, "big")
-    raise Misuse("cbor-integer", "CBOR encoding refused", f"{argument} needs more than 64 bits",
-                 "use an integer of at most 64 bits")
+    raise Misuse(
+        "cbor-integer",
+        "CBOR encoding refused",
+        f"{argument} does not fit 64 bits",
+        "use an integer of at most 64 bits",
+    )
 
 
 def _write(value: Any, out: bytearray, depth: int) -> None:
     if depth > MAX_DEPTH:
-        raise Misuse("cbor-depth", "CBOR encoding refused", f"nested deeper than {MAX_DEPTH}",
-                     "flatten the structure")
+        raise Misuse(
+            "cbor-depth",
+            "CBOR encoding refused",
+            f"nested deeper than {MAX_DEPTH}",
+            "flatten the structure",
+        )
     if value is None or isinstance(value, bool):
         out.append({False: 0xF4, True: 0xF5, None: 0xF6}[value])
     elif isinstance(value, int):
@@ -71,8 +80,7 @@ def _write(value: Any, out: bytearray, depth: int) -> None:
     elif isinstance(value, bytes):
         out += _head(2, len(value)) + value
     elif isinstance(value, str):
-        text = value.encode()
-        out += _head(3, len(text)) + text
+        out += _write_text(value)
     elif isinstance(value, list | tuple):
         out += _head(4, len(value))
         for item in value:
@@ -83,17 +91,37 @@ def _write(value: Any, out: bytearray, depth: int) -> None:
         out += _head(6, value.number)
         _write(value.value, out, depth + 1)
     else:
-        raise Misuse("cbor-type", "CBOR encoding refused",
-                     f"{type(value).__name__} has no encoding here",
-                     "use integers, bytes, text, lists, maps, booleans or None")
+        raise Misuse(
+            "cbor-type",
+            "CBOR encoding refused",
+            f"{type(value).__name__} has no encoding here",
+            "use integers, bytes, text, lists, maps, booleans or None",
+        )
+
+
+def _write_text(value: str) -> bytes:
+    try:
+        text = value.encode()
+    except UnicodeEncodeError:
+        raise Misuse(
+            "cbor-text",
+            "CBOR encoding refused",
+            f"{value!r:.60} is no Unicode text",
+            "replace its unpaired surrogates",
+        ) from None
+    return _head(3, len(text)) + text
 
 
 def _write_map(value: dict[Any, Any], out: bytearray, depth: int) -> None:
     entries = []
     for key in value:
         if isinstance(key, bool) or not isinstance(key, int | bytes | str):
-            raise Misuse("cbor-key", "CBOR encoding refused", f"{key!r} cannot be a map key",
-                         "use integers, bytes or text as keys")
+            raise Misuse(
+                "cbor-key",
+                "CBOR encoding refused",
+                f"{key!r} cannot be a map key",
+                "use integers, bytes or text as keys",
+            )
         entries.append((dumps(key), key))
     out += _head(5, len(entries))
     for encoded, key in sorted(entries):
@@ -110,8 +138,8 @@ def loads(
     """The one value that ``data`` encodes deterministically; `Malformed` for anything else.
 
     ``max_bytes`` bounds the length before anything is read. ``tags`` are the tag numbers allowed.
-    ``sorted_keys=False`` waives the order of map keys alone, for foreign formats that do not promise
-    it; repeated keys are refused either way.
+    ``sorted_keys=False`` waives the order of map keys alone, for foreign formats that do not
+    promise it; repeated keys are refused either way.
     """
     if len(data) > max_bytes:
         _refuse("oversized", f"it has {len(data)} bytes, more than {max_bytes}")
@@ -210,8 +238,12 @@ class _Reader:
 
 
 def _unexpected(what: str, why: str) -> NoReturn:
-    raise Malformed("unexpected-structure", f"{what} refused", why,
-                    "get it again from its author, in the format of docs/spec")
+    raise Malformed(
+        "unexpected-structure",
+        f"{what} refused",
+        why,
+        "get it again from its author, in the format of docs/spec",
+    )
 
 
 def as_uint(value: Any, what: str, *, maximum: int = _INT_MAX) -> int:
@@ -231,9 +263,9 @@ def as_bytes(value: Any, what: str, *, size: int | None = None, maximum: int = _
 
 
 def as_text(value: Any, what: str, *, maximum: int) -> str:
-    """``value`` as text of at most ``maximum`` characters."""
-    if not isinstance(value, str) or len(value) > maximum:
-        _unexpected(what, f"it is no text of at most {maximum} characters")
+    """``value`` as text of at most ``maximum`` bytes of UTF-8."""
+    if not isinstance(value, str) or len(value.encode("utf-8", "surrogatepass")) > maximum:
+        _unexpected(what, f"it is no text of at most {maximum} bytes")
     return value
 
 

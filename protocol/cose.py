@@ -8,9 +8,9 @@ Guarantees:
   algorithm and, where it has one, the key id: no bit of it stays unsigned.
 * An algorithm is accepted only with the type of key it belongs to.
 
-Rules: Ed25519 (-19) and ESP256 (-9) are written; ES256 (-7), ESP256 under its older name, is read as
-well, for the SUIT draft's own examples use it. `cryptography` computes; it is imported where it is
-used, so that a command that verifies nothing does not load it.
+Rules: Ed25519 (-19) and ESP256 (-9) are written; ES256 (-7), ESP256 under its older name, is read
+as well, for the SUIT draft's own examples use it. `cryptography` computes; it is imported where it
+is used, so that a command that verifies nothing does not load it.
 
 It does *not* decide whether a key may sign what it signed: that is the ledger's to say.
 """
@@ -28,8 +28,10 @@ from protocol.errors import Malformed, Misuse, Untrusted
 from protocol.ids import KeyId
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
-    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+    from cryptography.hazmat.primitives.asymmetric.ec import (
+        EllipticCurvePrivateKey,
+        EllipticCurvePublicKey,
+    )
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 ED25519 = -19
@@ -48,7 +50,7 @@ _P256_B = 0x5AC635D8AA3A93E7B3EBBD55769886BC651D06B0CC53B0F63BCE3C3E27D2604B
 
 
 class Curve(Enum):
-    """The two kinds of key, each with the algorithms it verifies; the first is the one it signs with."""
+    """The two kinds of key, each with the algorithms it verifies; it signs with the first."""
 
     ED25519 = (ED25519,)
     P256 = (ESP256, ES256)
@@ -124,7 +126,7 @@ def key_id(key: PublicKey) -> KeyId:
 
 
 def ed25519_private_key(secret: bytes) -> Ed25519PrivateKey:
-    """The Ed25519 key of a 32-byte secret (RFC 8032 section 5.1.5); `Malformed` on another length."""
+    """The Ed25519 key of a 32-byte secret (RFC 8032 5.1.5); `Malformed` on another length."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     if len(secret) != 32:
@@ -174,17 +176,17 @@ class Signer:
 
 
 def signer(private_key: Ed25519PrivateKey | EllipticCurvePrivateKey) -> Signer:
-    """A signer over a private key in memory."""
+    """A signer over a private key in memory; P-256 signs deterministically (RFC 6979)."""
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, utils
 
     public = public_key_of(private_key)
     if isinstance(private_key, ed25519.Ed25519PrivateKey):
         return Signer(public, private_key.sign)
-    key = private_key
+    key, rfc6979 = private_key, ec.ECDSA(hashes.SHA256(), deterministic_signing=True)
 
     def sign_p256(message: bytes) -> bytes:
-        r, s = utils.decode_dss_signature(key.sign(message, ec.ECDSA(hashes.SHA256())))
+        r, s = utils.decode_dss_signature(key.sign(message, rfc6979))
         return r.to_bytes(32, "big") + s.to_bytes(32, "big")
 
     return Signer(public, sign_p256)
@@ -212,19 +214,29 @@ def read_sign1(data: bytes, *, max_bytes: int) -> Sign1:
     what = "COSE_Sign1"
     tag = cbor.loads(data, max_bytes=max_bytes, tags=(TAG_SIGN1,))
     if not isinstance(tag, cbor.Tag):
-        raise Malformed("unexpected-structure", f"{what} refused", "it lacks tag 18",
-                        "get it again from its author")
+        raise Malformed(
+            "unexpected-structure",
+            f"{what} refused",
+            "it lacks tag 18",
+            "get it again from its author",
+        )
     protected, unprotected, payload, signature = cbor.as_list(tag.value, what, size=4)
     cbor.as_map(unprotected, "unprotected header", required=())
     encoded = cbor.as_bytes(protected, "protected header", maximum=MAX_SIGN1_HEADER_BYTES)
     header = cbor.as_map(
-        cbor.loads(encoded, max_bytes=MAX_SIGN1_HEADER_BYTES), "protected header",
-        required=(_HEADER_ALGORITHM,), optional=(_HEADER_KID,),
+        cbor.loads(encoded, max_bytes=MAX_SIGN1_HEADER_BYTES),
+        "protected header",
+        required=(_HEADER_ALGORITHM,),
+        optional=(_HEADER_KID,),
     )
     algorithm = header[_HEADER_ALGORITHM]
     if isinstance(algorithm, bool) or not isinstance(algorithm, int):
-        raise Malformed("unexpected-structure", f"{what} refused", "its algorithm is no integer",
-                        "get it again from its author")
+        raise Malformed(
+            "unexpected-structure",
+            f"{what} refused",
+            "its algorithm is no integer",
+            "get it again from its author",
+        )
     kid = header.get(_HEADER_KID)
     return Sign1(
         protected=encoded,
@@ -240,8 +252,12 @@ def write_sign1(payload: bytes, key: Signer, *, kid: bytes, detached: bool) -> b
     protected = cbor.dumps({_HEADER_ALGORITHM: key.public.curve.value[0], _HEADER_KID: kid})
     signature = key.sign(_signed_bytes(protected, payload))
     if len(signature) != SIGNATURE_BYTES:
-        raise Misuse("bad-signer", "signature refused", f"the signer returned {len(signature)} bytes",
-                     "let it return 64: R and S as COSE has them")
+        raise Misuse(
+            "bad-signer",
+            "signature refused",
+            f"its signer gave {len(signature)} bytes",
+            "let it return 64: R and S as COSE has them",
+        )
     content = None if detached else payload
     return cbor.dumps(cbor.Tag(TAG_SIGN1, [protected, {}, content, signature]))
 
@@ -258,9 +274,12 @@ def check(message: Sign1, payload: bytes, key: PublicKey, *, what: str) -> None:
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, utils
 
     if message.algorithm not in key.curve.value:
-        raise Untrusted("wrong-algorithm", f"{what} refused",
-                        f"COSE algorithm {message.algorithm} does not belong to its key",
-                        "have it signed with -19 (Ed25519) or -9 (ESP256)")
+        raise Untrusted(
+            "wrong-algorithm",
+            f"{what} refused",
+            f"COSE algorithm {message.algorithm} does not belong to its key",
+            "have it signed with -19 (Ed25519) or -9 (ESP256)",
+        )
     signed, signature = _signed_bytes(message.protected, payload), message.signature
     try:
         if key.curve is Curve.ED25519:
@@ -270,6 +289,9 @@ def check(message: Sign1, payload: bytes, key: PublicKey, *, what: str) -> None:
             der = utils.encode_dss_signature(r, s)
             p256_public_key(key).verify(der, signed, ec.ECDSA(hashes.SHA256()))
     except (InvalidSignature, ValueError):
-        raise Untrusted("bad-signature", f"{what} refused",
-                        f"its signature is not by key {key.id}",
-                        "get it again from its author; if that does not help, it was forged") from None
+        raise Untrusted(
+            "bad-signature",
+            f"{what} refused",
+            f"its signature is not by key {key.id}",
+            "get it again from its author; it may be forged",
+        ) from None

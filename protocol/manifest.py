@@ -1,19 +1,19 @@
 """The manifest of a release: one form of SUIT manifest, signed by a product key.
 
-Implements draft-ietf-suit-manifest-37 and draft-ietf-suit-firmware-encryption for one A/B component,
-profiles suit-sha256-ed25519-ecdh-a128ctr and suit-sha256-esp256-ecdh-a128ctr; docs/spec/manifest.md
-gives the bytes.
+Implements draft-ietf-suit-manifest-37 and draft-ietf-suit-firmware-encryption for one A/B
+component, profiles suit-sha256-ed25519-ecdh-a128ctr and suit-sha256-esp256-ecdh-a128ctr;
+docs/spec/manifest.md gives the bytes.
 
 Guarantees:
 
-* `verify` returns a manifest only if a given key signed it, and it is byte for byte what `build` makes
-  of the values returned: no other command, parameter, order or encoding passes.
+* `verify` returns a manifest only if a given key signed it, and it is byte for byte what `build`
+  makes of the values returned: no other command, parameter, order or encoding passes.
 * What the manifest says is in its own signed bytes: product, version (= sequence number), security
   counter, digest and size of image and payload, and how the payload is encrypted and for whom.
 * Every single-bit change of an envelope is refused.
 
-It does *not* say that the release is active, that the signing key is, or that version and counter are
-the ledger's: whoever holds the ledger's terms compares them with the `Manifest` returned here.
+It does *not* say that the release is active, that the signing key is, or that version and counter
+are the ledger's: whoever holds the ledger's terms compares them with the `Manifest` returned here.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 MAX_ENVELOPE_BYTES = 8192
-MAX_NOTES_CHARACTERS = 2048
-MAX_LANGUAGE_CHARACTERS = 35  # RFC 5646 section 4.4.1
+MAX_NOTES_BYTES = 2048
+MAX_LANGUAGE_BYTES = 35  # RFC 5646 section 4.4.1
 
 # Private use (labels below -255): no SUIT document has a security counter apart from the sequence
 # number. The condition makes a processor that does not know the counter refuse, not ignore it.
@@ -60,10 +60,11 @@ def class_id(product: ProductId) -> uuid.UUID:
 class Manifest:
     """What the publisher says about one release; every value is one that `build` can encode.
 
-    ``product``, ``version``, ``security_counter``, ``image_digest``, ``image_size`` and ``key_epoch``
-    must equal the ledger's terms (checked by whoever holds them). ``image_digest`` is of the plaintext
-    and checked by reading the slot back; ``payload_digest`` is of the ciphertext and checked by the
-    download. ``encryption_info`` is `payload.parse_info`'s form. ``text_digest`` names the notes, if any.
+    ``product``, ``version``, ``security_counter``, ``image_digest``, ``image_size`` and
+    ``key_epoch`` must equal the ledger's terms (checked by whoever holds them). ``image_digest`` is
+    of the plaintext and checked by reading the slot back; ``payload_digest`` is of the ciphertext
+    and checked by the download. ``encryption_info`` is `payload.parse_info`'s form. ``text_digest``
+    names the notes, if any.
     """
 
     product: ProductId
@@ -81,8 +82,12 @@ class Manifest:
         cbor.as_uint(self.security_counter, f"{what} security counter", maximum=U32_MAX)
         cbor.as_uint(self.image_size, f"{what} image size", maximum=payload.MAX_PAYLOAD_BYTES)
         if self.image_size == 0:
-            raise Malformed("empty-image", "manifest refused", "the image has no bytes",
-                            "check the firmware file")
+            raise Malformed(
+                "empty-image",
+                "manifest refused",
+                "the image has no bytes",
+                "check the firmware file",
+            )
         payload.parse_info(self.encryption_info)
 
     @property
@@ -180,10 +185,13 @@ def write_text(notes: Mapping[str, str]) -> bytes:
     Its `suit.digest_of` is what `Manifest.text_digest` holds.
     """
     for language, text in notes.items():
-        if not 0 < len(language) <= MAX_LANGUAGE_CHARACTERS or len(text) > MAX_NOTES_CHARACTERS:
-            raise Misuse("notes-too-long", "release notes refused",
-                         f"a language tag or its text is empty or over {MAX_NOTES_CHARACTERS} long",
-                         "shorten the notes and link to the rest")
+        if not 0 < len(language) <= MAX_LANGUAGE_BYTES or len(text.encode()) > MAX_NOTES_BYTES:
+            raise Misuse(
+                "notes-too-long",
+                "release notes refused",
+                f"a language tag is no tag, or its text has over {MAX_NOTES_BYTES} bytes",
+                "shorten the notes and link to the rest",
+            )
     if not notes:
         raise Misuse("no-notes", "release notes refused", "there are none", "leave them out")
     return cbor.dumps({tag: {_TEXT_UPDATE_DESCRIPTION: text} for tag, text in notes.items()})
@@ -197,13 +205,17 @@ def sign(
 ) -> bytes:
     """The signed envelope of what `build` returned, at most `MAX_ENVELOPE_BYTES`.
 
-    ``text``: what `write_text` returned, if the manifest has a text digest. `Malformed` for a manifest
-    that is not of our form, `Misuse` for a text it does not name.
+    ``text``: what `write_text` returned, if the manifest has a text digest. `Malformed` for a
+    manifest that is not of our form, `Misuse` for a text it does not name.
     """
     wanted = parse(manifest).text_digest
     if text is not None and suit.digest_of(text) != wanted:
-        raise Misuse("text-digest", "release notes refused", "the manifest does not name them",
-                     "set Manifest.text_digest to their digest")
+        raise Misuse(
+            "text-digest",
+            "release notes refused",
+            "the manifest does not name them",
+            "set Manifest.text_digest to their digest",
+        )
     signer = key if isinstance(key, cose.Signer) else cose.signer(key)
     authenticated = cbor.dumps(suit.write_digest(suit.digest_of(manifest)))
     block = cose.write_sign1(authenticated, signer, kid=signer.public.id, detached=True)
@@ -212,9 +224,12 @@ def sign(
         members[suit.TEXT] = text
     envelope = cbor.dumps(cbor.Tag(suit.TAG_ENVELOPE, members))
     if len(envelope) > MAX_ENVELOPE_BYTES:
-        raise Misuse("envelope-too-long", "envelope refused",
-                     f"it has {len(envelope)} bytes, more than {MAX_ENVELOPE_BYTES}",
-                     "shorten the release notes")
+        raise Misuse(
+            "envelope-too-long",
+            "envelope refused",
+            f"it has {len(envelope)} bytes, more than {MAX_ENVELOPE_BYTES}",
+            "shorten the release notes",
+        )
     return envelope
 
 
@@ -234,8 +249,9 @@ def parse(data: bytes) -> Manifest:
                   suit.VALIDATE, suit.INVOKE, suit.INSTALL),
         optional=(suit.TEXT,),
     )  # fmt: skip
-    common = cbor.as_map(_nested(elements[suit.COMMON]), "common",
-                         required=(suit.COMPONENTS, suit.SHARED_SEQUENCE))
+    common = cbor.as_map(
+        _nested(elements[suit.COMMON]), "common", required=(suit.COMPONENTS, suit.SHARED_SEQUENCE)
+    )
     image_component, _ = cbor.as_list(common[suit.COMPONENTS], "components", size=2)
     (product,) = cbor.as_list(image_component, "image component", size=1)
     shared = cbor.as_list(_nested(common[suit.SHARED_SEQUENCE]), "shared sequence", size=14)
@@ -244,11 +260,13 @@ def parse(data: bytes) -> Manifest:
         required=(suit.VENDOR_ID, suit.CLASS_ID, suit.IMAGE_DIGEST, suit.IMAGE_SIZE,
                   SECURITY_COUNTER),
     )  # fmt: skip
-    ciphertext = cbor.as_map(shared[13], "payload parameters",
-                             required=(suit.IMAGE_DIGEST, suit.IMAGE_SIZE))
+    ciphertext = cbor.as_map(
+        shared[13], "payload parameters", required=(suit.IMAGE_DIGEST, suit.IMAGE_SIZE)
+    )
     install = cbor.as_list(_nested(elements[suit.INSTALL]), "install", size=16)
-    decryption = cbor.as_map(install[11], "decryption parameters",
-                             required=(suit.ENCRYPTION_INFO, suit.SOURCE_COMPONENT))
+    decryption = cbor.as_map(
+        install[11], "decryption parameters", required=(suit.ENCRYPTION_INFO, suit.SOURCE_COMPONENT)
+    )
     text = elements.get(suit.TEXT)
     manifest = Manifest(
         product=ProductId(cbor.as_bytes(product, "product id", size=ProductId.size)),
@@ -261,9 +279,12 @@ def parse(data: bytes) -> Manifest:
         text_digest=None if text is None else suit.read_digest(text, "text digest"),
     )
     if build(manifest) != data:
-        raise Malformed("foreign-manifest", "manifest refused",
-                        "it has other commands or parameters than a Firmledger manifest",
-                        "build it with `firmledger release build`")
+        raise Malformed(
+            "foreign-manifest",
+            "manifest refused",
+            "it has other commands or parameters than a Firmledger manifest",
+            "build it with `firmledger release build`",
+        )
     return manifest
 
 
@@ -275,14 +296,19 @@ def _nested(value: Any) -> Any:
 def _read_text(data: bytes) -> dict[str, str]:
     languages = cbor.loads(data, max_bytes=MAX_ENVELOPE_BYTES)
     if not isinstance(languages, dict) or not languages:
-        raise Malformed("unexpected-structure", "release notes refused", "they are no map",
-                        "build the release again")
+        raise Malformed(
+            "unexpected-structure",
+            "release notes refused",
+            "they are no map",
+            "build the release again",
+        )
     notes = {}
     for tag, entry in languages.items():
-        cbor.as_text(tag, "language tag", maximum=MAX_LANGUAGE_CHARACTERS)
+        cbor.as_text(tag, "language tag", maximum=MAX_LANGUAGE_BYTES)
         fields = cbor.as_map(entry, "release notes", required=(_TEXT_UPDATE_DESCRIPTION,))
-        notes[tag] = cbor.as_text(fields[_TEXT_UPDATE_DESCRIPTION], "release notes",
-                                  maximum=MAX_NOTES_CHARACTERS)
+        notes[tag] = cbor.as_text(
+            fields[_TEXT_UPDATE_DESCRIPTION], "release notes", maximum=MAX_NOTES_BYTES
+        )
     return notes
 
 
@@ -300,15 +326,23 @@ def verify(envelope: bytes, keys: Mapping[KeyId, cose.PublicKey]) -> Verified:
     # 1-4: canonical envelope, digests of manifest and severable members.
     opened = suit.open_envelope(envelope, max_bytes=MAX_ENVELOPE_BYTES)
     if opened.integrated:
-        raise Malformed("integrated-payload", "envelope refused", "it carries a payload inside",
-                        "keep the payload beside the envelope")
+        raise Malformed(
+            "integrated-payload",
+            "envelope refused",
+            "it carries a payload inside",
+            "keep the payload beside the envelope",
+        )
     # 5: the signature, by a key it names.
     key_id = suit.authenticate(opened, keys)
     # 6, 7: our form, down to the encryption info; no severable member that the form does not have.
     manifest = parse(opened.manifest)
     if opened.severable.keys() - {suit.TEXT}:
-        raise Untrusted("unsigned-member", "envelope refused", "it has a member our form lacks",
-                        "build the release again")
+        raise Untrusted(
+            "unsigned-member",
+            "envelope refused",
+            "it has a member our form lacks",
+            "build the release again",
+        )
     # 8: the notes, where they were not severed.
     text = opened.severable.get(suit.TEXT)
     return Verified(manifest, key_id, opened.digest, {} if text is None else _read_text(text))

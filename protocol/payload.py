@@ -1,16 +1,16 @@
 """The encrypted payload: AES-128 in counter mode, its key wrapped for a product's device class.
 
-Implements draft-ietf-suit-firmware-encryption with content encryption A128CTR (COSE -65534, RFC 9459)
-and key agreement ECDH-ES+A128KW on P-256 (COSE -29). The record that carries both is the
+Implements draft-ietf-suit-firmware-encryption with content encryption A128CTR (COSE -65534, RFC
+9459) and key agreement ECDH-ES+A128KW on P-256 (COSE -29). The record that carries both is the
 SUIT_Encryption_Info, a COSE_Encrypt; it stands inside the signed manifest.
 
 Rules:
 
-* Counter mode can be resumed at any byte and authenticates nothing, so it is never trusted by itself:
-  the signed manifest binds the digest and size of the ciphertext (checked before the image is used)
-  and of the plaintext (checked again by reading the slot back).
-* A content key encrypts one payload, once. Key, counter block and ephemeral key are arguments, drawn
-  anew by the caller for every build: this room has no randomness of its own.
+* Counter mode can be resumed at any byte and authenticates nothing, so it is never trusted by
+  itself: the signed manifest binds the digest and size of the ciphertext (checked before the image
+  is used) and of the plaintext (checked again by reading the slot back).
+* A content key encrypts one payload, once. Key, counter block and ephemeral key are arguments,
+  drawn anew by the caller for every build: this room has no randomness of its own.
 * A payload has fewer than 2**32 blocks of 16 bytes.
 
 `read_info` and `unwrap_key` also read what the draft's examples use (A128GCM content, A128KW
@@ -22,7 +22,7 @@ It does *not* fetch, store or hash anything, and it does not check who signed.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from protocol import cbor, cose
 from protocol.errors import Malformed, Misuse, Refused, Untrusted
@@ -52,8 +52,9 @@ _RECIPIENT_PROTECTED = cbor.dumps({_HEADER_ALGORITHM: ECDH_ES_A128KW})
 def class_kid(class_public: cose.PublicKey, epoch: int) -> bytes:
     """The key id of a device-class key, 16 bytes: epoch (uint32) and 12 bytes of its thumbprint."""
     if not 0 <= epoch <= U32_MAX:
-        raise Misuse("epoch-range", "key epoch refused", f"{epoch} is not a uint32",
-                     "use 0 to 4294967295")
+        raise Misuse(
+            "epoch-range", "key epoch refused", f"{epoch} is not a uint32", "use 0 to 4294967295"
+        )
     return epoch.to_bytes(4, "big") + cose.key_id(class_public)[:12]
 
 
@@ -81,8 +82,12 @@ class EncryptionInfo:
 
 
 def _refuse(why: str) -> NoReturn:
-    raise Malformed("encryption-info", "encryption info refused", why,
-                    "build the release again with a supported encryption profile")
+    raise Malformed(
+        "encryption-info",
+        "encryption info refused",
+        why,
+        "build the release again with a supported encryption profile",
+    )
 
 
 def read_info(data: bytes) -> EncryptionInfo:
@@ -100,7 +105,7 @@ def read_info(data: bytes) -> EncryptionInfo:
     (recipient,) = cbor.as_list(recipients, "recipients", size=1)
     r_protected, r_unprotected, wrapped = cbor.as_list(recipient, "recipient", size=3)
     r_header = _headers(r_protected, r_unprotected)
-    if not {_HEADER_ALGORITHM, _HEADER_IV} == header.keys():
+    if header.keys() != {_HEADER_ALGORITHM, _HEADER_IV}:
         _refuse("its content header holds something else than algorithm and IV")
     if not r_header.keys() <= {_HEADER_ALGORITHM, _HEADER_KID, _HEADER_EPHEMERAL}:
         _refuse("its recipient header holds something else than algorithm, key id and key")
@@ -118,7 +123,7 @@ def read_info(data: bytes) -> EncryptionInfo:
     )
 
 
-def _headers(protected: object, unprotected: object) -> dict[int, object]:
+def _headers(protected: Any, unprotected: Any) -> dict[int, Any]:
     """Both halves of a header in one map; `Malformed` if a parameter stands in both."""
     encoded = cbor.as_bytes(protected, "protected header", maximum=32)
     inner = cbor.loads(encoded, max_bytes=32) if encoded else {}
@@ -156,19 +161,23 @@ def _write_info(iv: bytes, kid: bytes, ephemeral: cose.PublicKey, wrapped: bytes
 # Wrapping the content key
 
 
+def kdf_context(protected: bytes = _RECIPIENT_PROTECTED) -> bytes:
+    """The COSE_KDF_Context (RFC 9053 section 5.2) of a recipient with that protected header."""
+    nobody = [None, None, None]
+    return cbor.dumps([A128KW, nobody, nobody, [8 * KEY_BYTES, protected, _SUPP_PUB_OTHER]])
+
+
 def _key_encryption_key(
     private_key: EllipticCurvePrivateKey, public: cose.PublicKey, protected: bytes
 ) -> bytes:
-    """ECDH, then HKDF-SHA-256 over the COSE_KDF_Context of RFC 9053 section 5.2."""
+    """ECDH, then HKDF-SHA-256 without salt over the KDF context (RFC 9053 section 6.3)."""
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
     shared = private_key.exchange(ec.ECDH(), cose.p256_public_key(public))
-    nobody = [None, None, None]
-    supplement = [8 * KEY_BYTES, protected, _SUPP_PUB_OTHER]
-    context = cbor.dumps([A128KW, nobody, nobody, supplement])
-    return HKDF(hashes.SHA256(), KEY_BYTES, salt=None, info=context).derive(shared)
+    hkdf = HKDF(hashes.SHA256(), KEY_BYTES, salt=None, info=kdf_context(protected))
+    return hkdf.derive(shared)
 
 
 def wrap(
@@ -180,14 +189,18 @@ def wrap(
 ) -> bytes:
     """The encryption info that gives ``content_key`` to the holder of the device-class key.
 
-    ``content_key`` and ``iv``: 16 bytes each, ``kid``: `class_kid` of the recipient, the ephemeral key:
-    P-256; key, IV and ephemeral key fresh for this build. `Misuse` on wrong lengths.
+    ``content_key`` and ``iv``: 16 bytes each, ``kid``: `class_kid` of the recipient, the ephemeral
+    key: P-256; key, IV and ephemeral key fresh for this build. `Misuse` on wrong lengths.
     """
     from cryptography.hazmat.primitives.keywrap import aes_key_wrap
 
     if len(content_key) != KEY_BYTES or len(iv) != BLOCK_BYTES or len(kid) != KID_BYTES:
-        raise Misuse("key-length", "payload key refused", "key, IV or key id has not 16 bytes",
-                     "draw 16 bytes each; take the key id from class_kid")
+        raise Misuse(
+            "key-length",
+            "payload key refused",
+            "key, IV or key id has not 16 bytes",
+            "draw 16 bytes each; take the key id from class_kid",
+        )
     ephemeral = cose.public_key_of(ephemeral_private)
     kek = _key_encryption_key(ephemeral_private, recipient_public, _RECIPIENT_PROTECTED)
     return _write_info(iv, kid, ephemeral, aes_key_wrap(kek, content_key))
@@ -203,16 +216,20 @@ def unwrap(
     """
     info = parse_info(encryption_info)
     if info.kid != kid:
-        raise Refused("class-key-epoch", "payload refused",
-                      f"it is encrypted for class key {info.kid.hex() if info.kid else ''}, "
-                      f"this device holds {kid.hex()}",
-                      "give the device the class key of that epoch",
-                      needed_epoch=kid_epoch(info.kid or b""), held_epoch=kid_epoch(kid))
+        raise Refused(
+            "class-key-epoch",
+            "payload refused",
+            f"it is encrypted for class key {info.kid.hex() if info.kid else ''}, "
+            f"this device holds {kid.hex()}",
+            "give the device the class key of that epoch",
+            needed_epoch=kid_epoch(info.kid or b""),
+            held_epoch=kid_epoch(kid),
+        )
     return unwrap_key(info, class_private_key), info.iv
 
 
 def unwrap_key(info: EncryptionInfo, key: EllipticCurvePrivateKey | bytes) -> bytes:
-    """The 16-byte content key, with a P-256 private key (ECDH-ES+A128KW) or a 16-byte one (A128KW)."""
+    """The 16-byte content key, by a P-256 key (ECDH-ES+A128KW) or a 16-byte one (A128KW)."""
     from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap
 
     if info.recipient_algorithm == ECDH_ES_A128KW and info.ephemeral and not isinstance(key, bytes):
@@ -224,9 +241,12 @@ def unwrap_key(info: EncryptionInfo, key: EllipticCurvePrivateKey | bytes) -> by
     try:
         return aes_key_unwrap(kek, info.wrapped)
     except InvalidUnwrap:
-        raise Untrusted("class-key-mismatch", "payload key refused",
-                        "it does not open with this device-class key",
-                        "check that the class key belongs to this product and epoch") from None
+        raise Untrusted(
+            "class-key-mismatch",
+            "payload key refused",
+            "it does not open with this device-class key",
+            "check that the class key belongs to this product and epoch",
+        ) from None
 
 
 # The payload itself
@@ -236,16 +256,24 @@ class _CounterMode:
     """AES-128-CTR from a byte offset on; encryption and decryption are the same operation."""
 
     def __init__(self, content_key: bytes, iv: bytes, offset: int = 0) -> None:
-        """``offset``: bytes of the payload that were already processed, 0 to `MAX_PAYLOAD_BYTES`."""
+        """``offset``: bytes of the payload already processed, 0 to `MAX_PAYLOAD_BYTES`."""
         from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
         if len(content_key) != KEY_BYTES or len(iv) != BLOCK_BYTES:
-            raise Misuse("key-length", "payload key refused", "key or IV has not 16 bytes",
-                         "take both from unwrap")
+            raise Misuse(
+                "key-length",
+                "payload key refused",
+                "key or IV has not 16 bytes",
+                "take both from unwrap",
+            )
         self._left = MAX_PAYLOAD_BYTES - offset
         if not 0 <= self._left <= MAX_PAYLOAD_BYTES:
-            raise Misuse("payload-offset", "payload refused", f"offset {offset} is out of range",
-                         f"use 0 to {MAX_PAYLOAD_BYTES}")
+            raise Misuse(
+                "payload-offset",
+                "payload refused",
+                f"offset {offset} is out of range",
+                f"use 0 to {MAX_PAYLOAD_BYTES}",
+            )
         blocks, inside = divmod(offset, BLOCK_BYTES)
         counter = (int.from_bytes(iv, "big") + blocks) % 2**128
         mode = modes.CTR(counter.to_bytes(BLOCK_BYTES, "big"))
@@ -256,8 +284,12 @@ class _CounterMode:
         """The next piece, of the same length; `Misuse` beyond `MAX_PAYLOAD_BYTES`."""
         self._left -= len(data)
         if self._left < 0:
-            raise Misuse("payload-too-long", "payload refused",
-                         f"it passes {MAX_PAYLOAD_BYTES} bytes", "split the image")
+            raise Misuse(
+                "payload-too-long",
+                "payload refused",
+                f"it passes {MAX_PAYLOAD_BYTES} bytes",
+                "split the image",
+            )
         return self._cipher.update(data)
 
 
@@ -266,4 +298,4 @@ class Encryptor(_CounterMode):
 
 
 class Decryptor(_CounterMode):
-    """Decrypts a payload piece by piece. What it returns is worth what the image digest says of it."""
+    """Decrypts a payload piece by piece; only the image digest says whether it is the image."""

@@ -5,12 +5,12 @@ Guarantees:
 * `verify` returns a receipt only if the given device key signed those exact bytes, and they are the
   one encoding of the values returned.
 * The header names the device, so a receipt cannot be passed off as another device's.
-* Sequence and hash of the previous receipt make one chain per device: a receipt left out, repeated or
-  put in another order shows (`follows`).
+* Sequence and hash of the previous receipt make one chain per device: a receipt left out, repeated
+  or put in another order shows (`follows`).
 
 Rules: a receipt is a COSE_Sign1 with Ed25519 (-19) over a canonical CBOR map with integer keys;
-docs/spec/receipt.md gives the bytes. A device key signs no other COSE object; whoever adds one gives
-it a ``typ`` header (RFC 9596).
+docs/spec/receipt.md gives the bytes. A device key signs no other COSE object; whoever adds one
+gives it a ``typ`` header (RFC 9596).
 
 It does *not* say that the device is enrolled, that the release exists, or that this is the device's
 first final outcome for it: the registry and the auditors check those against ledger and log.
@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from protocol import cbor, cose
 from protocol.digests import leaf_hash, sha256
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 MAX_RECEIPT_BYTES = 1024
-MAX_REASON_CHARACTERS = 128
+MAX_REASON_BYTES = 128
 MAX_NODE_BYTES = 32
-MAX_CONSENT_CHARACTERS = 64
+MAX_CONSENT_BYTES = 64
 NO_PREVIOUS = Digest(bytes(Digest.size))
 
 # Payload keys. 15 and above are free for later formats.
@@ -78,7 +78,7 @@ _OUTCOMES = {code: outcome for outcome, code in _CODES.items()}
 
 @dataclass(frozen=True, slots=True)
 class Consent:
-    """Who agreed to the update, as the device knows them, and when (Unix seconds, if it has a clock)."""
+    """Who agreed to the update, as the device knows them, and when (Unix seconds or None)."""
 
     by: str
     at: int | None = None
@@ -88,13 +88,14 @@ class Consent:
 class Receipt:
     """One outcome on one device; every value is one that `sign` can encode.
 
-    ``release``: the ledger's release id, 0 if what was refused is not on the ledger. ``reason``: the
-    stable id of the error or check (`FirmledgerError.reason`), empty exactly when confirmed.
+    ``release``: the ledger's release id, 0 if what was refused is not on the ledger. ``reason``:
+    the stable id of the error or check (`FirmledgerError.reason`), empty exactly when confirmed.
     ``height``: the highest ledger block the device has seen proven. ``time``: Unix seconds, None
-    without a clock. ``sequence`` counts the device's receipts from 0; ``previous`` is `receipt_digest`
-    of the one before (`NO_PREVIOUS` for the first). ``node``: set when a gateway flashed for a
-    node that cannot sign, and then the node's name: trust was delegated. The security counter never
-    falls. All but the signature is the device's word; see the module for who checks what.
+    without a clock. ``sequence`` counts the device's receipts from 0; ``previous`` is
+    `receipt_digest` of the one before (`NO_PREVIOUS` for the first). ``node``: set when a gateway
+    flashed for a node that cannot sign, and then the node's name: trust was delegated. The security
+    counter never falls. All but the signature is the device's word; see the module for who checks
+    what.
     """
 
     product: ProductId
@@ -120,7 +121,7 @@ class Receipt:
         cbor.as_uint(self.sequence, "receipt's sequence", maximum=U64_MAX)
         if self.time is not None:
             cbor.as_uint(self.time, "receipt's time", maximum=U64_MAX)
-        cbor.as_text(self.reason, "receipt's reason", maximum=MAX_REASON_CHARACTERS)
+        cbor.as_text(self.reason, "receipt's reason", maximum=MAX_REASON_BYTES)
         if bool(self.reason) == (self.outcome is Outcome.CONFIRMED):
             _refuse("a reason is given for every outcome but confirmed")
         if self.counter_after < self.counter_before:
@@ -130,7 +131,7 @@ class Receipt:
         if self.node is not None and not cbor.as_bytes(self.node, "node", maximum=MAX_NODE_BYTES):
             _refuse("the node has no name")
         if self.consent is not None:
-            cbor.as_text(self.consent.by, "consent", maximum=MAX_CONSENT_CHARACTERS)
+            cbor.as_text(self.consent.by, "consent", maximum=MAX_CONSENT_BYTES)
             if self.consent.at is not None:
                 cbor.as_uint(self.consent.at, "time of consent", maximum=U64_MAX)
 
@@ -147,7 +148,7 @@ class Receipt:
         return self.previous == receipt_digest(earlier)
 
 
-def _refuse(why: str) -> None:
+def _refuse(why: str) -> NoReturn:
     raise Malformed("receipt", "receipt refused", why, "let the device write it again")
 
 
@@ -156,7 +157,9 @@ def device_id(public_key: bytes | cose.PublicKey) -> DeviceId:
     if not isinstance(public_key, cose.PublicKey):
         public_key = cose.PublicKey(cose.Curve.ED25519, public_key)
     if public_key.curve is not cose.Curve.ED25519:
-        raise Malformed("bad-key", "device key refused", "it is not Ed25519", "enrol an Ed25519 key")
+        raise Malformed(
+            "bad-key", "device key refused", "it is not Ed25519", "enrol an Ed25519 key"
+        )
     return DeviceId(sha256(public_key.raw))
 
 
@@ -197,21 +200,33 @@ def _encode(receipt: Receipt) -> bytes:
 
 
 def _decode(data: bytes) -> Receipt:
-    body = cbor.as_map(cbor.loads(data, max_bytes=MAX_RECEIPT_BYTES), "receipt",
-                       required=_REQUIRED, optional=_OPTIONAL)
+    body = cbor.as_map(
+        cbor.loads(data, max_bytes=MAX_RECEIPT_BYTES),
+        "receipt",
+        required=_REQUIRED,
+        optional=_OPTIONAL,
+    )
     if cbor.as_uint(body[_FORMAT], "receipt's format") != FORMAT:
-        raise Malformed("receipt-format", "receipt refused", f"its format is not {FORMAT}",
-                        "update the software that reads it")
+        raise Malformed(
+            "receipt-format",
+            "receipt refused",
+            f"its format is not {FORMAT}",
+            "update the software that reads it",
+        )
     outcome = _OUTCOMES.get(cbor.as_uint(body[_OUTCOME], "receipt's outcome"))
     if outcome is None:
-        raise Malformed("receipt", "receipt refused", "its outcome is unknown",
-                        "update the software that reads it")
+        raise Malformed(
+            "receipt",
+            "receipt refused",
+            "its outcome is unknown",
+            "update the software that reads it",
+        )
     versions = cbor.as_list(body[_VERSIONS], "receipt's versions", size=2)
     counters = cbor.as_list(body[_COUNTERS], "receipt's counters", size=2)
     node, consent = body.get(_NODE), None
     if _CONSENT in body:
         by, at = cbor.as_list(body[_CONSENT], "consent", size=2)
-        consent = Consent(cbor.as_text(by, "consent", maximum=MAX_CONSENT_CHARACTERS), at)
+        consent = Consent(cbor.as_text(by, "consent", maximum=MAX_CONSENT_BYTES), at)
     return Receipt(
         product=ProductId(cbor.as_bytes(body[_PRODUCT], "product id", size=ProductId.size)),
         release=body[_RELEASE],
@@ -231,19 +246,21 @@ def _decode(data: bytes) -> Receipt:
 
 
 def sign(receipt: Receipt, private_key: Ed25519PrivateKey | cose.Signer) -> bytes:
-    """The signed receipt, at most `MAX_RECEIPT_BYTES`; `Malformed` for a key that is not Ed25519."""
+    """The signed receipt (`MAX_RECEIPT_BYTES` at most); `Malformed` for a key not Ed25519."""
     signer = private_key if isinstance(private_key, cose.Signer) else cose.signer(private_key)
-    data = cose.write_sign1(
-        _encode(receipt), signer, kid=device_id(signer.public), detached=False
-    )
+    data = cose.write_sign1(_encode(receipt), signer, kid=device_id(signer.public), detached=False)
     if len(data) > MAX_RECEIPT_BYTES:
-        raise Misuse("receipt-too-long", "receipt refused", f"it has {len(data)} bytes",
-                     "shorten reason or consent")
+        raise Misuse(
+            "receipt-too-long",
+            "receipt refused",
+            f"it has {len(data)} bytes",
+            "shorten reason or consent",
+        )
     return data
 
 
 def claimed_device(data: bytes) -> DeviceId:
-    """Which device a receipt says it is from, so that its key can be looked up. Verifies nothing."""
+    """Which device a receipt says it is from, to look up its key. Verifies nothing."""
     kid = cose.read_sign1(data, max_bytes=MAX_RECEIPT_BYTES).kid
     return DeviceId(cbor.as_bytes(kid, "device id", size=DeviceId.size))
 
@@ -251,20 +268,31 @@ def claimed_device(data: bytes) -> DeviceId:
 def verify(data: bytes, public_key: bytes | cose.PublicKey) -> Receipt:
     """The receipt in ``data``, if the device with ``public_key`` signed it.
 
-    Steps as docs/spec/receipt.md numbers them; `Malformed` where the bytes cannot be read, `Untrusted`
-    where another device or nobody signed them.
+    Steps as docs/spec/receipt.md numbers them; `Malformed` where the bytes cannot be read,
+    `Untrusted` where another device or nobody signed them.
     """
-    key = public_key if isinstance(public_key, cose.PublicKey) else cose.PublicKey(
-        cose.Curve.ED25519, public_key)
+    key = (
+        public_key
+        if isinstance(public_key, cose.PublicKey)
+        else cose.PublicKey(cose.Curve.ED25519, public_key)
+    )
     # 1, 2: one COSE_Sign1, canonical, with an empty unprotected header.
     message = cose.read_sign1(data, max_bytes=MAX_RECEIPT_BYTES)
     # 3: the device it names is the one whose key this is.
     if message.kid != device_id(key):
-        raise Untrusted("wrong-device", "receipt refused", "it names another device",
-                        "look up the key of the device it names")
+        raise Untrusted(
+            "wrong-device",
+            "receipt refused",
+            "it names another device",
+            "look up the key of the device it names",
+        )
     if message.payload is None:
-        raise Malformed("unexpected-structure", "receipt refused", "its content is detached",
-                        "let the device write it again")
+        raise Malformed(
+            "unexpected-structure",
+            "receipt refused",
+            "its content is detached",
+            "let the device write it again",
+        )
     # 4: the signature; 5: only then the content, and nothing but its one encoding.
     cose.check(message, message.payload, key, what="receipt")
     receipt = _decode(message.payload)

@@ -52,9 +52,9 @@ _MAX_BLOCK_BYTES = 512
 class Envelope:
     """An envelope whose digests hold; its ``block`` is still to be authenticated.
 
-    ``manifest`` is the encoded manifest map and ``elements`` that map decoded; ``authenticated`` is the
-    encoded SUIT_Digest, which the block covers; ``severable`` holds members the manifest's digests
-    cover, ``integrated`` payloads that nothing here has checked.
+    ``manifest`` is the encoded manifest map and ``elements`` that map decoded; ``authenticated`` is
+    the encoded SUIT_Digest, which the block covers; ``severable`` holds members the manifest's
+    digests cover, ``integrated`` payloads that nothing here has checked.
     """
 
     manifest: bytes
@@ -80,8 +80,12 @@ def read_digest(value: Any, what: str) -> Digest:
     """The digest of a decoded SUIT_Digest; `Malformed` unless it is SHA-256."""
     algorithm, digest = cbor.as_list(value, what, size=2)
     if isinstance(algorithm, bool) or algorithm != SHA_256:
-        raise Malformed("digest-algorithm", f"{what} refused", "it is not SHA-256 (-16)",
-                        "build the manifest with SHA-256")
+        raise Malformed(
+            "digest-algorithm",
+            f"{what} refused",
+            "it is not SHA-256 (-16)",
+            "build the manifest with SHA-256",
+        )
     return Digest(cbor.as_bytes(digest, what, size=Digest.size))
 
 
@@ -95,8 +99,12 @@ def open_envelope(data: bytes, *, max_bytes: int) -> Envelope:
     """
     tag = cbor.loads(data, max_bytes=max_bytes, tags=(TAG_ENVELOPE,))
     if not isinstance(tag, cbor.Tag) or not isinstance(tag.value, dict):
-        raise Malformed("not-an-envelope", "envelope refused", "it is no tagged SUIT envelope",
-                        "give the .suit file that `release build` wrote")
+        raise Malformed(
+            "not-an-envelope",
+            "envelope refused",
+            "it is no tagged SUIT envelope",
+            "give the .suit file that `release build` wrote",
+        )
     integrated = {key: member for key, member in tag.value.items() if isinstance(key, str)}
     members = {key: member for key, member in tag.value.items() if key not in integrated}
     cbor.as_map(members, "envelope", required=(AUTHENTICATION, MANIFEST), optional=SEVERABLE)
@@ -110,25 +118,43 @@ def open_envelope(data: bytes, *, max_bytes: int) -> Envelope:
     )
     digest = read_digest(cbor.loads(authenticated, max_bytes=_MAX_DIGEST_BYTES), "manifest digest")
     if digest_of(members[MANIFEST]) != digest:
-        raise Untrusted("manifest-digest", "envelope refused",
-                        "its manifest is not the one its digest names", "get it again")
+        raise Untrusted(
+            "manifest-digest",
+            "envelope refused",
+            "its manifest is not the one its digest names",
+            "get it again",
+        )
     elements = cbor.loads(members[MANIFEST], max_bytes=max_bytes)
     if not isinstance(elements, dict):
-        raise Malformed("not-a-manifest", "envelope refused", "its manifest is no map",
-                        "build the release again")
+        raise Malformed(
+            "not-a-manifest",
+            "envelope refused",
+            "its manifest is no map",
+            "build the release again",
+        )
     severable = {key: members[key] for key in sorted(SEVERABLE & members.keys())}
     _check_severable(severable, elements)
-    return Envelope(members[MANIFEST], elements, digest, authenticated, block, severable, integrated)
+    return Envelope(
+        members[MANIFEST], elements, digest, authenticated, block, severable, integrated
+    )
 
 
 def _check_severable(severable: Mapping[int, bytes], elements: Mapping[int, Any]) -> None:
     for key, member in severable.items():
         if not isinstance(elements.get(key), list):
-            raise Untrusted("unsigned-member", "envelope refused",
-                            f"the manifest has no digest for its member {key}", "get it again")
+            raise Untrusted(
+                "unsigned-member",
+                "envelope refused",
+                f"the manifest has no digest for its member {key}",
+                "get it again",
+            )
         if digest_of(member) != read_digest(elements[key], f"digest of member {key}"):
-            raise Untrusted("member-digest", "envelope refused",
-                            f"its member {key} is not the one the manifest names", "get it again")
+            raise Untrusted(
+                "member-digest",
+                "envelope refused",
+                f"its member {key} is not the one the manifest names",
+                "get it again",
+            )
 
 
 def authenticate(envelope: Envelope, keys: Mapping[KeyId, cose.PublicKey]) -> KeyId:
@@ -139,8 +165,12 @@ def authenticate(envelope: Envelope, keys: Mapping[KeyId, cose.PublicKey]) -> Ke
     """
     block = cose.read_sign1(envelope.block, max_bytes=_MAX_BLOCK_BYTES)
     if block.payload is not None:
-        raise Malformed("unexpected-structure", "envelope refused", "its signature is not detached",
-                        "build the release again")
+        raise Malformed(
+            "unexpected-structure",
+            "envelope refused",
+            "its signature is not detached",
+            "build the release again",
+        )
     if block.kid is not None:
         candidates = [keys[KeyId(block.kid)]] if block.kid in keys else []
     else:
@@ -153,7 +183,11 @@ def authenticate(envelope: Envelope, keys: Mapping[KeyId, cose.PublicKey]) -> Ke
         return key.id
     if not candidates:
         named = f"key {block.kid.hex()}" if block.kid else f"COSE algorithm {block.algorithm}"
-        raise Untrusted("unknown-key", "envelope refused", f"no trusted signing key is {named}",
-                        "check the product's signing keys on the ledger")
+        raise Untrusted(
+            "unknown-key",
+            "envelope refused",
+            f"no trusted signing key is {named}",
+            "check the product's signing keys on the ledger",
+        )
     cose.check(block, envelope.authenticated, candidates[-1], what="envelope")
     return candidates[-1].id
