@@ -43,9 +43,12 @@ def admit(raw: bytes, chain_id: int) -> Pending:
         )
     try:
         transaction: Any = decode_transaction(raw)
+        _check_canonical(transaction, raw)
+        _check_chain(transaction.chain_id, chain_id)
+        _check_gas(transaction)
         transaction.validate()
         transaction.check_signature_validity()
-        pending = Pending(
+        return Pending(
             raw=raw,
             hash=Hash(transaction.hash),
             sender=Address(transaction.sender),
@@ -56,15 +59,14 @@ def admit(raw: bytes, chain_id: int) -> Pending:
             decoded=transaction,
         )
     except _UNREADABLE as fault:
-        raise Malformed(
-            "transaction-unreadable",
-            "transaction refused",
-            f"{type(fault).__name__}: {fault}",
-            "send a signed legacy, access-list or dynamic-fee transaction",
-        ) from fault
-    _check_chain(transaction.chain_id, chain_id)
-    _check_gas(transaction)
-    return pending
+        raise _unreadable(f"{type(fault).__name__}: {fault}") from fault
+
+
+def _check_canonical(transaction: Any, raw: bytes) -> None:
+    # The decoder takes an empty list for a zero: two byte strings would be one transaction. A copy,
+    # for the original remembers the bytes it came from.
+    if transaction.copy().encode() != raw:
+        raise _unreadable("it is not in canonical form")
 
 
 def _check_chain(found: int | None, wanted: int) -> None:
@@ -106,3 +108,12 @@ def _check_gas(transaction: Any) -> None:
             "maxPriorityFeePerGas is above maxFeePerGas",
             "lower the tip",
         )
+
+
+def _unreadable(why: str) -> Malformed:
+    return Malformed(
+        "transaction-unreadable",
+        "transaction refused",
+        why,
+        "send a signed legacy, access-list or dynamic-fee transaction",
+    )

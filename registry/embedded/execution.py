@@ -13,6 +13,7 @@ Not done here: order of transactions, time, durability (see `ledger`); calls (se
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -25,9 +26,11 @@ from eth.db.trie import make_trie_root_and_nodes
 from eth.vm.execution_context import ExecutionContext
 from eth.vm.forks.paris import ParisVM
 from eth.vm.forks.paris.state import ParisState
+from eth.vm.interrupt import EVMMissingData
 from eth_bloom.bloom import BloomFilter
 from eth_utils.exceptions import ValidationError
 
+from protocol.errors import FirmledgerError
 from protocol.ids import Address, Hash
 from registry.embedded.pool import Pending
 from registry.embedded.sealing import BASE_FEE, DIFFICULTY, MIX_HASH
@@ -35,6 +38,8 @@ from registry.embedded.sealing import BASE_FEE, DIFFICULTY, MIX_HASH
 BLOCK_GAS = 30_000_000
 EMPTY_ROOT = bytes(BLANK_ROOT_HASH)
 SUCCESS, FAILURE = b"\x01", b""
+
+log = logging.getLogger(__name__)
 
 
 class Nodes(BaseDB):
@@ -153,10 +158,8 @@ def run_block(
             held.add(pending.sender)
             continue
         state.lock_changes()
-        try:
-            computation = state.apply_transaction(pending.decoded)
-        except ValidationError as refusal:  # py-evm has changed nothing yet when it says this
-            run.rejected.append((pending, str(refusal)))
+        computation = _apply(state, pending, run)
+        if computation is None:
             held.add(pending.sender)
             continue
         gas = ParisVM.finalize_gas_used(pending.decoded, computation)
@@ -173,6 +176,23 @@ def run_block(
 def new_state(nodes: Nodes, root: bytes, around: Surroundings) -> ParisState:
     """A py-evm state on the root ``root``."""
     return ParisState(AtomicDB(nodes), around.context(), cast(Any, root))
+
+
+def _apply(state: ParisState, pending: Pending, run: BlockRun) -> ComputationAPI | None:
+    """Applies one transaction, or notes in ``run`` why it cannot be."""
+    before = state.snapshot()
+    try:
+        return state.apply_transaction(pending.decoded)
+    except (FirmledgerError, EVMMissingData):  # the disk's fault, not the transaction's
+        raise
+    except ValidationError as refusal:
+        reason = str(refusal)
+    except Exception as fault:  # whatever else: nobody's transaction may stop the chain
+        log.exception("py-evm failed on transaction %s", pending.hash)
+        reason = f"{type(fault).__name__}: {fault}"
+    state.revert(before)
+    run.rejected.append((pending, reason))
+    return None
 
 
 def _persisted(state: ParisState) -> bytes:

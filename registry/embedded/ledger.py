@@ -25,19 +25,18 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from protocol.errors import FirmledgerError
 from protocol.ids import Address, Hash
 from registry.embedded import execution, sealing
 from registry.embedded.admission import admit
 from registry.embedded.calls import Accounts
 from registry.embedded.execution import BLOCK_GAS, Nodes, Surroundings
 from registry.embedded.home import VALIDATORS, Entropy, Home, Lock, draw_chain_id, draw_key
-from registry.embedded.pool import Pool, known
+from registry.embedded.pool import Pending, Pool, known
 from registry.embedded.rpc import Rpc
 from registry.embedded.sealing import Header
 from registry.embedded.store import Store
@@ -88,7 +87,6 @@ class EmbeddedLedger:
     ) -> None:
         self.store = store
         self.pool = Pool()
-        self.fee_address = home.fee_address()
         self._lock = lock
         self._clock, self._heartbeat, self._steady = clock, heartbeat, steady
         self._keys = home.validator_keys()
@@ -207,9 +205,10 @@ class EmbeddedLedger:
         cannot run here.
         """
         pending = admit(raw, self.chain_id)
+        accounts = self.accounts()
+        # After the state was read: what that state knows as sent is in the store by now.
         if self.store.mined(pending.hash) is not None:
             raise known(pending.hash)
-        accounts = self.accounts()
         pending.check_funds(accounts.balance(pending.sender))
         self.pool.add(pending, accounts.nonce(pending.sender))
         self._wake.set()
@@ -242,6 +241,9 @@ class EmbeddedLedger:
 
     def _make_block(self) -> Head:
         """1 stamp, 2 run, 3 seal, 4 commit, 5 serve: in this order, or devices see two truths."""
+        durable = self.store.head()
+        if durable.number > self._head.number:  # committed, and interrupted before it was served
+            return self._serve(durable)
         parent, before = self._head, self.accounts()
         around = self.next_surroundings(parent.header)
         nodes = Nodes(self.store.node)
@@ -249,28 +251,25 @@ class EmbeddedLedger:
         run = execution.run_block(nodes, parent.header.state_root, around, candidates)
         draft = _draft(parent, around.timestamp, self.validators, run)
         sealed = sealing.seal(draft, self._keys)
-        self._commit(sealed, run, nodes)
-        self._serve(sealed, run)
-        return self._head
-
-    def _commit(self, sealed: Header, run: execution.BlockRun, nodes: Nodes) -> None:
         self.store.append(sealed, run.outcomes, nodes.written)
+        return self._serve(sealed, run.rejected)
 
-    def _serve(self, sealed: Header, run: execution.BlockRun) -> None:
+    def _serve(self, sealed: Header, rejected: Sequence[tuple[Pending, str]] = ()) -> Head:
         self._head = _head(sealed)
         self._sealed_at = self._steady()
-        for pending, why in run.rejected:
+        for pending, why in rejected:
             log.warning("transaction %s dropped: %s", pending.hash, why)
-        self.pool.settle(self.accounts().nonce, {pending.hash for pending, _why in run.rejected})
+        self.pool.settle(self.accounts().nonce, {pending.hash for pending, _why in rejected})
+        return self._head
 
     def _seal_until_stopped(self) -> None:
         while not self._stop.is_set():
             rest = POLL
             try:
                 self.tick()
-            except FirmledgerError as fault:
-                # Nothing of the block was committed or served: the next try starts from the head.
-                log.error("no block sealed: %s", fault)
+            except Exception:
+                # Nothing was served that is not durable; the next try goes on from what is.
+                log.exception("no block sealed, trying again in %s s", RETRY)
                 rest = RETRY
             self._wake.wait(rest)
             self._wake.clear()
