@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol import cbor, cose, manifest, suit
+from protocol import cbor, cose, manifest, payload, suit
 from protocol.errors import FirmledgerError, Malformed, Misuse, Untrusted
 from protocol.ids import KeyId, ProductId, Version
 from tests.protocol import golden_formats, samples, tampering
@@ -67,9 +67,24 @@ def test_round_trip(product: ProductId, version: Version, counter: int, size: in
     assert manifest.parse(manifest.build(said)) == said
 
 
-def test_envelope_sizes() -> None:
-    assert len(samples.ENVELOPE) <= 600
-    assert len(samples.NOTED_ENVELOPE) <= 600 + len(samples.TEXT) + 45
+def test_the_spec_page_states_what_is_true() -> None:
+    page = " ".join((samples.REPO / "docs/spec/manifest.md").read_text().split())
+    said = replace(samples.MANIFEST, image_size=3_000_000)
+    built = manifest.build(said)
+    envelope = manifest.sign(built, samples.SIGNING)
+    assert len(envelope) == len(manifest.sign(built, samples.P256))
+    for stated in (
+        f"has {len(envelope)} bytes for an image of 64 KiB to 4 GiB",
+        f"manifest {len(built)}, of which encryption info {len(samples.INFO)}",
+        f"{len(payload.kdf_context())} bytes: `{payload.kdf_context().hex()}`",
+        f"`{manifest.VENDOR_ID}`",
+        f"envelope {manifest.MAX_ENVELOPE_BYTES:,} bytes",
+        f"release notes {manifest.MAX_NOTES_BYTES:,} bytes",
+        f"language tag {manifest.MAX_LANGUAGE_BYTES}",
+        f"encryption info {payload.MAX_INFO_BYTES}",
+        f"nesting is at most {cbor.MAX_DEPTH} deep",
+    ):
+        assert stated in page
 
 
 @pytest.mark.parametrize("name", sorted(golden_formats.vectors()))

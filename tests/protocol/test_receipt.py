@@ -77,6 +77,18 @@ def test_the_longest_receipt_fits() -> None:
     assert receipt.verify(data, samples.DEVICE_PUBLIC) == longest
 
 
+def test_the_spec_page_states_what_is_true() -> None:
+    page = (samples.REPO / "docs/spec/receipt.md").read_text()
+    for stated in (
+        f"at most {receipt.MAX_RECEIPT_BYTES:,} bytes",
+        f"text, 1 to {receipt.MAX_REASON_BYTES} bytes",
+        f"1 to {receipt.MAX_NODE_BYTES} bytes",
+        f"text, at most {receipt.MAX_CONSENT_BYTES} bytes",
+        f"about {len(samples.CONFIRMED_BYTES)} bytes",
+    ):
+        assert stated in page
+
+
 def test_which_outcomes_count() -> None:
     counted = {
         str(outcome): (outcome.final, outcome.counts_as_confirmed, outcome.counts_as_failed)
