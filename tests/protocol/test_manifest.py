@@ -9,13 +9,13 @@ from typing import Any
 
 import cwt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol import cbor, cose, manifest, payload, suit
 from protocol.errors import FirmledgerError, Malformed, Misuse, Untrusted
 from protocol.ids import KeyId, ProductId, Version
-from tests.protocol import golden_formats, samples, tampering
+from tests.protocol import golden_formats, samples, structures, tampering
 
 OURS = {
     "Ed25519": samples.ENVELOPE,
@@ -169,6 +169,27 @@ def test_garbage_in_the_right_places_meets_only_our_error(values: list[Any]) -> 
         manifest.parse(cbor.dumps(dict(zip(keys, values, strict=False))))
     with pytest.raises(Malformed):
         manifest.parse(cbor.dumps(dict(zip(keys, map(cbor.dumps, values), strict=False))))
+
+
+foreign_values = (
+    st.none() | st.booleans() | st.integers(-300, 2**36) | st.binary(max_size=40)
+    | st.text(max_size=8) | st.lists(st.integers(0, 3), max_size=2)
+    | st.dictionaries(st.integers(-300, 300), st.binary(max_size=3), max_size=2)
+    | st.builds(structures.Wrapped, st.lists(st.integers(0, 30), max_size=4))
+)  # fmt: skip
+NOTED_DEEP = structures.deep(cbor.loads(manifest.build(samples.NOTED), max_bytes=4096))
+
+
+@given(st.integers(0, structures.places(NOTED_DEEP) - 1), foreign_values)
+@settings(max_examples=500)
+def test_any_part_replaced_and_genuinely_signed(place: int, value: Any) -> None:
+    """Whatever a key holder signs is refused, or says in full what it means."""
+    changed = cbor.dumps(structures.shallow(structures.replaced(NOTED_DEEP, place, value)))
+    try:
+        verified = manifest.verify(tampering.signed(changed), samples.KEYS)
+    except (Malformed, Untrusted):
+        return
+    assert manifest.build(verified.manifest) == changed
 
 
 def test_values_that_no_manifest_can_hold() -> None:
