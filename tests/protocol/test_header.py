@@ -139,6 +139,7 @@ def remade(at: Field, value: object) -> bytes:
         rlp.encode(list(make_header(validators(1)).fields[:14])),
         rlp.encode([*make_header(validators(1)).fields, *[b""] * (MAX_FIELDS - 14)]),
         rlp.encode([*make_header(validators(1)).fields, bytes(8192)]),
+        rlp.encode([*make_header(validators(1)).fields, [b""] * 1024]),
         encode_header(make_header(validators(1))) + b"\0",
         encode_header(make_header(validators(1)))[:-1],
     ],
