@@ -30,15 +30,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
 
+from protocol.header import Field, Header, block_hash
 from protocol.ids import Address, Hash
 from registry.embedded import execution, sealing
 from registry.embedded.admission import admit
 from registry.embedded.calls import Accounts
-from registry.embedded.execution import BLOCK_GAS, Nodes, Surroundings
+from registry.embedded.execution import Nodes, Surroundings
 from registry.embedded.home import VALIDATORS, Entropy, Home, Lock, draw_chain_id, draw_key
 from registry.embedded.pool import Pending, Pool, known
 from registry.embedded.rpc import Rpc
-from registry.embedded.sealing import Header
 from registry.embedded.store import Store
 
 FEE_FUNDS = 10**24  # wei; gas is free, this only lets the registry outbid a flood
@@ -194,7 +194,7 @@ class EmbeddedLedger:
             chain_id=self.chain_id,
             number=header.number,
             timestamp=header.timestamp,
-            beneficiary=header.beneficiary,
+            beneficiary=sealing.raw_field(header, Field.COINBASE),
             ancestors=self.store.hashes_down_from(header.number - 1),
         )
 
@@ -276,17 +276,14 @@ class EmbeddedLedger:
 
 
 def _head(header: Header) -> Head:
-    return Head(header, header.block_hash())
+    return Head(header, block_hash(header))
 
 
 def _draft(
-    parent: Head | None,
-    timestamp: int,
-    validators: list[Address] | tuple[Address, ...],
-    run: execution.BlockRun,
+    parent: Head | None, timestamp: int, validators: Sequence[Address], run: execution.BlockRun
 ) -> Header:
     number = 0 if parent is None else parent.number + 1
-    return Header(
+    return sealing.compose(
         parent_hash=bytes(32) if parent is None else parent.hash,
         beneficiary=bytes(20) if parent is None else validators[number % len(validators)],
         state_root=run.state_root,
@@ -294,8 +291,7 @@ def _draft(
         receipts_root=run.receipts_root,
         logs_bloom=run.bloom,
         number=number,
-        gas_limit=BLOCK_GAS,
         gas_used=run.gas_used,
         timestamp=timestamp,
-        extra_data=sealing.unsealed_extra(validators),
+        validators=validators,
     )

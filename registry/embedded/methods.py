@@ -13,12 +13,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from protocol.errors import Refused
+from protocol.header import Field, Header, block_hash
 from protocol.ids import Address
 from registry.embedded import calls, parameters, proofs, views
 from registry.embedded.execution import Nodes, Surroundings
 from registry.embedded.parameters import invalid, positional
 from registry.embedded.rows import LogFilter, Mined
-from registry.embedded.sealing import Header
+from registry.embedded.sealing import BLOCK_GAS, raw_field
 
 if TYPE_CHECKING:
     from registry.embedded.ledger import EmbeddedLedger
@@ -69,8 +70,8 @@ class Methods:
         return None if number > self._ledger.head.number else self._shown(number, bool(whole))
 
     def _block_by_hash(self, params: object) -> Any:
-        block_hash, whole = positional(params, 1, 2)
-        number = self._ledger.store.number_of(parameters.fixed(block_hash, 32))
+        wanted, whole = positional(params, 1, 2)
+        number = self._ledger.store.number_of(parameters.fixed(wanted, 32))
         if number is None or number > self._ledger.head.number:
             return None
         return self._shown(number, bool(whole))
@@ -84,7 +85,7 @@ class Methods:
         # Pool first: a transaction leaves it only after its block is served.
         pending, mined = self._ledger.pool.get(wanted), self._mined(wanted)
         if mined is not None:
-            return views.transaction(mined, self._at(mined.block).block_hash())
+            return views.transaction(mined, block_hash(self._at(mined.block)))
         return None if pending is None else views.waiting(pending)
 
     def _receipt(self, params: object) -> Any:
@@ -117,7 +118,7 @@ class Methods:
         return {
             "oldestBlock": views.quantity(headers[0].number),
             "baseFeePerGas": [free] * (len(headers) + 1),
-            "gasUsedRatio": [header.gas_used / header.gas_limit for header in headers],
+            "gasUsedRatio": [_gas_used(header) / BLOCK_GAS for header in headers],
             "reward": [[free] * len(percentiles or []) for _ in headers],
         }
 
@@ -238,4 +239,8 @@ class Methods:
 
     def _receipt_of(self, mined: Mined) -> dict[str, Any]:
         logs = self._ledger.store.logs_of(mined)
-        return views.receipt(mined, self._at(mined.block).block_hash(), logs)
+        return views.receipt(mined, block_hash(self._at(mined.block)), logs)
+
+
+def _gas_used(header: Header) -> int:
+    return int.from_bytes(raw_field(header, Field.GAS_USED), "big")
