@@ -3,7 +3,7 @@
 from typing import Final
 
 # keccak256 of the deployed code: the same for every deployment
-CODE_HASH: Final = bytes.fromhex('64f55e4fc6768e3e568b3c6e3d3603efb8d863fabef622602858a155e60ab52e')
+CODE_HASH: Final = bytes.fromhex('c39a8cfb28579e1df5a50b96dee7e1e093264065fdff749f99eae20a846ae5da')
 
 # places of the mappings in storage
 PRODUCTS_SLOT: Final = 0
