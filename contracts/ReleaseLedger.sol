@@ -58,8 +58,7 @@ contract ReleaseLedger is IReleaseLedger {
     function amend(bytes32 productId, Product calldata product, Governance calldata next, Approvals calldata approvals)
         external
     {
-        (bytes32 current, bytes32 pending) = _requireCurrent(productId, product);
-        Governance calldata governance = product.governance;
+        (Governance calldata governance, bytes32 current, bytes32 pending) = _requireCurrent(productId, product);
         bytes32 nextHash = _requireSuccessor(governance, next);
         address[] memory signers = _requireApproved(
             Commitments.amendment(productId, nextHash, governance.epoch, approvals.validUntil), governance, approvals
@@ -77,10 +76,10 @@ contract ReleaseLedger is IReleaseLedger {
 
     /// @inheritdoc IReleaseLedger
     function restrict(bytes32 productId, Product calldata product, Governance calldata next) external {
-        _requireCurrent(productId, product);
-        _requireWatcher(product.governance);
-        bytes32 nextHash = _requireSuccessor(product.governance, next);
-        product.governance.requireRestriction(next, msg.sender);
+        (Governance calldata governance,,) = _requireCurrent(productId, product);
+        _requireWatcher(governance);
+        bytes32 nextHash = _requireSuccessor(governance, next);
+        governance.requireRestriction(next, msg.sender);
         address[] memory signers = new address[](1);
         signers[0] = msg.sender;
         _replace(productId, product, next, nextHash, signers);
@@ -88,21 +87,21 @@ contract ReleaseLedger is IReleaseLedger {
 
     /// @inheritdoc IReleaseLedger
     function cancel(bytes32 productId, Product calldata product) external {
-        _requireCurrent(productId, product);
-        _requireWatcher(product.governance);
+        (Governance calldata governance,,) = _requireCurrent(productId, product);
+        _requireWatcher(governance);
         if (!_isPending(product)) revert NothingPending(productId);
-        uint32 epoch = product.governance.epoch + 1;
-        bytes32 current = Commitments.governance(product.governance, 1);
+        uint32 epoch = governance.epoch + 1;
+        bytes32 current = Commitments.governance(governance, 1);
         _products[productId] = Commitments.product(productId, current, 0, 0, product.head);
-        Governance memory governance = product.governance;
-        governance.epoch = epoch;
-        emit AmendmentCancelled(productId, msg.sender, Product(governance, 0, 0, product.head));
+        Governance memory changed = governance;
+        changed.epoch = epoch;
+        emit AmendmentCancelled(productId, msg.sender, Product(changed, 0, 0, product.head));
     }
 
     /// @inheritdoc IReleaseLedger
     function pause(bytes32 productId, Product calldata product) external {
-        (bytes32 current, bytes32 pending) = _requireCurrent(productId, product);
-        _requireWatcher(product.governance);
+        (Governance calldata governance, bytes32 current, bytes32 pending) = _requireCurrent(productId, product);
+        _requireWatcher(governance);
         _requireNotPaused(productId, product);
         Head memory head = product.head;
         head.pausedAt = uint64(block.timestamp);
@@ -113,11 +112,11 @@ contract ReleaseLedger is IReleaseLedger {
 
     /// @inheritdoc IReleaseLedger
     function unpause(bytes32 productId, Product calldata product, Approvals calldata approvals) external {
-        (bytes32 current, bytes32 pending) = _requireCurrent(productId, product);
+        (Governance calldata governance, bytes32 current, bytes32 pending) = _requireCurrent(productId, product);
         Head memory head = product.head;
         if (head.pausedAt == 0) revert ProductNotPaused(productId);
         address[] memory signers =
-            _requireDecided(productId, 0, Action.Unpause, head.pauses, product.governance, approvals);
+            _requireDecided(productId, 0, Action.Unpause, head.pauses, governance, approvals);
         head.pausedTotal += uint64(block.timestamp) - head.pausedAt;
         head.pausedAt = 0;
         _products[productId] = Commitments.product(productId, current, pending, product.effectiveAt, head);
@@ -126,8 +125,8 @@ contract ReleaseLedger is IReleaseLedger {
 
     /// @inheritdoc IReleaseLedger
     function setFleet(bytes32 productId, Product calldata product, bytes32 root, uint32 size) external {
-        _requireCurrent(productId, product);
-        if (msg.sender != product.governance.enroller) revert NotAuthorized(msg.sender, "enroller");
+        (Governance calldata governance,,) = _requireCurrent(productId, product);
+        if (msg.sender != governance.enroller) revert NotAuthorized(msg.sender, "enroller");
         Fleet storage current = _fleets[productId];
         uint32 epoch = current.epoch + 1;
         (current.root, current.size, current.epoch) = (root, size, epoch);
@@ -142,8 +141,8 @@ contract ReleaseLedger is IReleaseLedger {
 
     /// @inheritdoc IReleaseLedger
     function withdraw(bytes32 productId, Product calldata product, bytes32 hash) external {
-        _requireCurrent(productId, product);
-        if (!product.governance.isApprover(msg.sender)) revert NotAuthorized(msg.sender, "approver");
+        (Governance calldata governance,,) = _requireCurrent(productId, product);
+        if (!governance.isApprover(msg.sender)) revert NotAuthorized(msg.sender, "approver");
         _withdrawn[productId][hash] = true;
         emit TermsWithdrawn(productId, hash, msg.sender);
     }
@@ -156,7 +155,7 @@ contract ReleaseLedger is IReleaseLedger {
         returns (uint32 releaseId)
     {
         bytes32 productId = terms.productId;
-        (bytes32 current, bytes32 pending) = _requireCurrent(productId, product);
+        (Governance calldata governance, bytes32 current, bytes32 pending) = _requireCurrent(productId, product);
         Head calldata old = product.head;
         _requireNotPaused(productId, product);
         if (terms.version <= old.version) revert VersionNotRising(old.version, terms.version);
@@ -164,7 +163,6 @@ contract ReleaseLedger is IReleaseLedger {
         Rollout.requireValid(terms, block.timestamp);
         bytes32 hash = Commitments.terms(terms);
         if (_withdrawn[productId][hash]) revert TermsAreWithdrawn(productId, hash);
-        Governance calldata governance = product.governance;
         address[] memory signers = _requireApproved(
             Commitments.approval(hash, governance.epoch, approvals.validUntil), governance, approvals
         );
@@ -187,8 +185,8 @@ contract ReleaseLedger is IReleaseLedger {
     function halt(bytes32 productId, Product calldata product, Release calldata release, string calldata reason)
         external
     {
-        Commitment storage place = _requireCurrent(productId, product, release);
-        if (!product.governance.isGuardian(msg.sender)) revert NotAuthorized(msg.sender, "guardian");
+        (Governance calldata governance, Commitment storage place) = _requireCurrent(productId, product, release);
+        if (!governance.isGuardian(msg.sender)) revert NotAuthorized(msg.sender, "guardian");
         uint256 word = release.state.word;
         _requireStatus(word, Status.Active);
         if (bytes(reason).length > MAX_REASON) revert ReasonTooLong(bytes(reason).length);
@@ -204,13 +202,13 @@ contract ReleaseLedger is IReleaseLedger {
         Release calldata release,
         Approvals calldata approvals
     ) external {
-        Commitment storage place = _requireCurrent(productId, product, release);
+        (Governance calldata governance, Commitment storage place) = _requireCurrent(productId, product, release);
         uint256 word = release.state.word;
         _requireStatus(word, Status.Halted);
         uint8 nonce = word.halts();
         if (nonce == StateWord.MAX_HALTS) revert HaltsExhausted(release.releaseId);
         address[] memory signers =
-            _requireDecided(productId, release.releaseId, Action.Resume, nonce, product.governance, approvals);
+            _requireDecided(productId, release.releaseId, Action.Resume, nonce, governance, approvals);
         word = word.resumed(product.head.clock(block.timestamp));
         State memory state = _update(place, productId, release, word, release.state.logRoot);
         emit ReleaseResumed(productId, release.releaseId, state, signers);
@@ -223,11 +221,11 @@ contract ReleaseLedger is IReleaseLedger {
         Release calldata release,
         Approvals calldata approvals
     ) external {
-        Commitment storage place = _requireCurrent(productId, product, release);
+        (Governance calldata governance, Commitment storage place) = _requireCurrent(productId, product, release);
         uint256 word = release.state.word;
         if (word.superseded()) revert AlreadySuperseded(release.releaseId);
         address[] memory signers =
-            _requireDecided(productId, release.releaseId, Action.Supersede, 0, product.governance, approvals);
+            _requireDecided(productId, release.releaseId, Action.Supersede, 0, governance, approvals);
         State memory state = _update(place, productId, release, word.withSuperseded(), release.state.logRoot);
         emit ReleaseSuperseded(productId, release.releaseId, state, signers);
     }
@@ -239,11 +237,11 @@ contract ReleaseLedger is IReleaseLedger {
         Release calldata release,
         Approvals calldata approvals
     ) external {
-        Commitment storage place = _requireCurrent(productId, product, release);
+        (Governance calldata governance, Commitment storage place) = _requireCurrent(productId, product, release);
         uint256 word = release.state.word;
         if (word.status() == Status.Revoked) revert WrongStatus(Status.Revoked);
         address[] memory signers =
-            _requireDecided(productId, release.releaseId, Action.Revoke, 0, product.governance, approvals);
+            _requireDecided(productId, release.releaseId, Action.Revoke, 0, governance, approvals);
         State memory state = _update(place, productId, release, word.revoked(), release.state.logRoot);
         emit ReleaseRevoked(productId, release.releaseId, state, signers);
     }
@@ -256,8 +254,8 @@ contract ReleaseLedger is IReleaseLedger {
         uint8 kind,
         bytes32 evidence
     ) external {
-        Commitment storage place = _requireCurrent(productId, product, release);
-        if (!product.governance.isAuditor(msg.sender)) revert NotAuthorized(msg.sender, "auditor");
+        (Governance calldata governance, Commitment storage place) = _requireCurrent(productId, product, release);
+        if (!governance.isAuditor(msg.sender)) revert NotAuthorized(msg.sender, "auditor");
         if (kind > MAX_KIND) revert InvalidKind(kind);
         uint256 word = release.state.word.withAttested(kind);
         if (word == release.state.word) revert AlreadyAttested(kind);
@@ -275,8 +273,8 @@ contract ReleaseLedger is IReleaseLedger {
         uint32 confirmedDelta,
         uint32 failedDelta
     ) external {
-        Commitment storage place = _requireCurrent(productId, product, release);
-        if (!product.governance.isReporter(msg.sender)) revert NotAuthorized(msg.sender, "reporter");
+        (Governance calldata governance, Commitment storage place) = _requireCurrent(productId, product, release);
+        if (!governance.isReporter(msg.sender)) revert NotAuthorized(msg.sender, "reporter");
         uint256 word = release.state.word;
         uint32 size = word.logSize();
         if (newSize <= size) revert LogNotGrowing(size, newSize);
@@ -284,7 +282,7 @@ contract ReleaseLedger is IReleaseLedger {
         if (delta > newSize - size) revert DeltaExceedsGrowth(newSize - size, delta);
         word = word.withReceipts(newSize, confirmedDelta, failedDelta);
         State memory state = State(release.state.startsAt, word, root);
-        if (word.status() != Status.Active || !word.meets(product.governance.haltRule)) {
+        if (word.status() != Status.Active || !word.meets(governance.haltRule)) {
             _update(place, productId, release, word, root);
             emit ReceiptsAnchored(productId, release.releaseId, msg.sender, confirmedDelta, failedDelta, state);
             return;
@@ -374,28 +372,30 @@ contract ReleaseLedger is IReleaseLedger {
 
     // -- is the record current -----------------------------------------------------------------------
 
-    /// @dev Refuses a product that is not the committed one. Returns the two governance hashes as the
-    /// commitment orders them, for acts that change the head only.
+    /// @dev Refuses a product that is not the committed one. Returns the governance in effect, and the two hashes
+    /// as the commitment orders them, for acts that change the head only.
     function _requireCurrent(bytes32 productId, Product calldata product)
         private
         view
-        returns (bytes32 current, bytes32 pending)
+        returns (Governance calldata governance, bytes32 current, bytes32 pending)
     {
         bytes32 stored = _products[productId];
-        if (stored == 0) revert UnknownProduct(productId);
         bytes32 given;
-        (given, current, pending) = Commitments.product(productId, product, block.timestamp);
-        if (given != stored) revert StaleProduct(productId, stored, given);
+        (given, governance, current, pending) = Commitments.product(productId, product, block.timestamp);
+        if (given != stored) {
+            if (stored == 0) revert UnknownProduct(productId);
+            revert StaleProduct(productId, stored, given);
+        }
     }
 
-    /// @dev The same for a release of it; returns the place of its commitment.
+    /// @dev The same for a release of it. Returns the governance in effect, and where the commitment is stored.
     function _requireCurrent(bytes32 productId, Product calldata product, Release calldata release)
         private
         view
-        returns (Commitment storage place)
+        returns (Governance calldata governance, Commitment storage place)
     {
-        _requireCurrent(productId, product);
-        return _requireStored(productId, release.releaseId, Commitments.release(productId, release));
+        (governance,,) = _requireCurrent(productId, product);
+        place = _requireStored(productId, release.releaseId, Commitments.release(productId, release));
     }
 
     function _requireStored(bytes32 productId, uint32 releaseId, bytes32 given)
@@ -405,8 +405,10 @@ contract ReleaseLedger is IReleaseLedger {
     {
         place = _releases[productId][releaseId];
         bytes32 stored = place.value;
-        if (stored == 0) revert UnknownRelease(productId, releaseId);
-        if (given != stored) revert StaleRelease(productId, releaseId, stored, given);
+        if (given != stored) {
+            if (stored == 0) revert UnknownRelease(productId, releaseId);
+            revert StaleRelease(productId, releaseId, stored, given);
+        }
     }
 
     // -- who asks ------------------------------------------------------------------------------------
@@ -506,7 +508,7 @@ contract ReleaseLedger is IReleaseLedger {
         uint256 word,
         bytes32 logRoot
     ) private returns (State memory state) {
-        state = State(release.state.startsAt, word, logRoot);
-        place.value = Commitments.release(productId, release.releaseId, release.termsHash, state);
+        (state.startsAt, state.word, state.logRoot) = (release.state.startsAt, word, logRoot);
+        place.value = Commitments.release(productId, release, word, logRoot);
     }
 }

@@ -65,18 +65,26 @@ library Commitments {
 
     // -- commitments ---------------------------------------------------------------------------------
 
-    /// @notice What storage holds for a product whose record is `p` at `time`, and the hashes of its current and
-    /// pending governance. Which of the two `p.governance` is follows from `effectiveAt` alone.
+    /// @notice What storage holds for a product whose record is `p` at `time`; the governance in it, and the
+    /// hashes of the current and the pending one. Which of the two `g` is follows from `effectiveAt` alone.
     function product(bytes32 productId, IReleaseLedger.Product calldata p, uint256 time)
         internal
         view
-        returns (bytes32 slot, bytes32 current, bytes32 pending)
+        returns (bytes32 slot, IReleaseLedger.Governance calldata g, bytes32 current, bytes32 pending)
     {
-        (current, pending) = (governance(p.governance, 0), p.other);
-        uint64 effectiveAt = p.effectiveAt;
-        if (effectiveAt != 0 && time >= effectiveAt) (current, pending) = (pending, current);
+        assembly ("memory-safe") {
+            g := add(p, calldataload(p))
+        }
+        current = governance(g, 0);
         bytes32 tag = TAG_PRODUCT;
         assembly ("memory-safe") {
+            pending := calldataload(add(p, 0x20)) // other
+            let effectiveAt := calldataload(add(p, 0x40))
+            if and(gt(effectiveAt, 0), iszero(lt(time, effectiveAt))) {
+                let outgoing := pending
+                pending := current
+                current := outgoing
+            }
             let m := mload(0x40)
             mstore(m, tag)
             mstore(add(m, 0x20), chainid())
@@ -115,7 +123,16 @@ library Commitments {
     }
 
     /// @notice What storage holds for a release whose record is `r`.
-    function release(bytes32 productId, IReleaseLedger.Release calldata r) internal view returns (bytes32 slot) {
+    function release(bytes32 productId, IReleaseLedger.Release calldata r) internal view returns (bytes32) {
+        return release(productId, r, r.state.word, r.state.logRoot);
+    }
+
+    /// @notice What storage shall hold for the release whose record was `r`.
+    function release(bytes32 productId, IReleaseLedger.Release calldata r, uint256 word, bytes32 logRoot)
+        internal
+        view
+        returns (bytes32 slot)
+    {
         bytes32 tag = TAG_RELEASE;
         assembly ("memory-safe") {
             let m := mload(0x40)
@@ -123,12 +140,14 @@ library Commitments {
             mstore(add(m, 0x20), chainid())
             mstore(add(m, 0x40), address())
             mstore(add(m, 0x60), productId)
-            calldatacopy(add(m, 0x80), r, 0xa0) // releaseId, termsHash, state
+            calldatacopy(add(m, 0x80), r, 0x60) // releaseId, termsHash, startsAt
+            mstore(add(m, 0xe0), word)
+            mstore(add(m, 0x100), logRoot)
             slot := keccak256(m, 0x120)
         }
     }
 
-    /// @notice What storage shall hold for a release.
+    /// @notice What storage holds for a release whose record is in pieces.
     function release(bytes32 productId, uint32 releaseId, bytes32 termsHash, IReleaseLedger.State memory state)
         internal
         view

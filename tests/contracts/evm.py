@@ -1,7 +1,7 @@
 """The contract on py-evm: sends acts at chosen times, and gives back records, events and refusals.
 
-`Evm` is a bare chain with one contract on it; `LedgerBox` speaks `protocol.records` to it. Keys are made
-from names (`key("alice")`): they are test vectors.
+`Evm` is a bare chain with one contract on it; `LedgerBox` speaks `protocol.records` to it. Keys are
+made from names (`key("alice")`): they are test vectors.
 
 It judges nothing: what must hold is for the tests to say.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from coincurve import PrivateKey
+from eth.vm.spoof import SpoofTransaction
 from eth_account import Account
 from eth_tester.backends.pyevm.main import PyEVMBackend
 from web3 import Web3
@@ -22,8 +23,7 @@ from web3.contract import Contract
 from protocol import _abi
 from protocol.digests import keccak256
 from protocol.ids import Address, Hash
-from protocol.ids import ProductId as Pid
-from protocol.records import Governance, Head, Ledger, Product, Record, State, Terms
+from protocol.records import Ledger, Record
 
 ARTIFACT = json.loads(
     (Path(__file__).parents[2] / "contracts" / "artifacts" / "ReleaseLedger.json").read_text()
@@ -31,7 +31,6 @@ ARTIFACT = json.loads(
 GENESIS = 1_700_000_000
 GAS = 10_000_000
 FEE = 10**10
-NOBODY_SENDS = Address(b"\x11" * 20)
 
 
 def key(name: str) -> bytes:
@@ -109,20 +108,20 @@ class Evm:
         """Executes at ``time`` (default: a second from now) and keeps nothing."""
         header = self.chain.header.copy(timestamp=self.now + 1 if time is None else time)
         state = self.chain.get_vm(header).state
-        transaction = self._unsigned(to, data)
+        sender = next(iter(self._nonces))
+        unsigned = (
+            self.chain.get_vm(header)
+            .get_transaction_builder()
+            .create_unsigned_transaction(
+                nonce=self._nonces[sender], gas_price=FEE, gas=GAS, to=bytes(to), value=0, data=data
+            )
+        )
         snapshot = state.snapshot()
-        computation = state.costless_execute_transaction(transaction)
+        computation = state.apply_transaction(
+            SpoofTransaction(unsigned, from_=bytes(address(sender)))
+        )
         state.revert(snapshot)
         return computation
-
-    def _unsigned(self, to: bytes, data: bytes) -> Any:
-        from eth.vm.spoof import SpoofTransaction
-
-        builder = self.chain.get_vm().get_transaction_builder()
-        unsigned = builder.create_unsigned_transaction(
-            nonce=0, gas_price=FEE, gas=GAS, to=bytes(to), value=0, data=data
-        )
-        return SpoofTransaction(unsigned, from_=bytes(NOBODY_SENDS))
 
     def storage(self, account: bytes, slot: int) -> bytes:
         """A storage word of the newest state."""
@@ -151,7 +150,9 @@ class LedgerBox:
 
     def act(self, sender: str, function: str, *args: Any, time: int | None = None) -> Outcome:
         """Sends a transaction; a refusal is an outcome like any other."""
-        receipt, computation = self.evm.send(sender, self.contract, self.encode(function, args), time)
+        receipt, computation = self.evm.send(
+            sender, self.contract, self.encode(function, args), time
+        )
         gas = int(receipt.gas_used)
         if computation.is_error:
             return Outcome(self.evm.now, gas, refusal(computation.output))
@@ -185,7 +186,7 @@ class LedgerBox:
             "blockHash": bytes(32),
             "logIndex": 0,
         }
-        return name, dict(self.abi.events[name]().process_log(entry)["args"])  # type: ignore[arg-type]
+        return name, dict(self.abi.events[name]().process_log(entry)["args"])
 
     # -- approvals --------------------------------------------------------------------------------
 
@@ -204,9 +205,12 @@ class LedgerBox:
 
     def release_slot(self, product_id: bytes, release_id: int) -> bytes:
         """The stored commitment, read as a device's proof reads it: by storage place."""
-        inner = mapped(product_id, _abi.RELEASES_SLOT).to_bytes(32, "big")
-        place = keccak256(release_id.to_bytes(32, "big") + inner)
-        return self.evm.storage(self.contract, int.from_bytes(place, "big"))
+        return self.evm.storage(self.contract, self.release_place(product_id, release_id))
+
+    @staticmethod
+    def release_place(product_id: bytes, release_id: int) -> int:
+        """Where the commitment to a release is stored."""
+        return mapped(release_id.to_bytes(32, "big"), mapped(product_id, _abi.RELEASES_SLOT))
 
 
 def mapped(name: bytes, slot: int) -> int:
@@ -228,9 +232,3 @@ def refusal(output: bytes) -> Refusal:
         return Refusal("", (bytes(output),))
     name, fields = known
     return Refusal(name, tuple(Web3().codec.decode([t for _, t in fields], output[4:])))
-
-
-__all__ = [
-    "ARTIFACT", "GENESIS", "Evm", "Governance", "Head", "LedgerBox", "Outcome", "Pid", "Product",
-    "Refusal", "State", "Terms", "address", "addresses", "compact", "key", "mapped",
-]  # fmt: skip
