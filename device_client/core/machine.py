@@ -25,9 +25,10 @@ from enum import StrEnum
 from typing import Any, Self
 
 from device_client.core.slots import BootRecord, Standing
-from device_client.core.types import Outcome, Target, damaged, natural, octets
+from device_client.core.types import Target, damaged, natural, octets, words
 from protocol.errors import Misuse
 from protocol.ids import U32_MAX, Digest
+from protocol.receipt import Outcome
 
 MAX_PENALTIES = 32
 
@@ -96,6 +97,7 @@ class State:
 
     ``progress``: bytes of the payload that are durable in the slot. ``counter``: the security
     counter, a floor for what may be installed. ``box``: manifest digests of releases that failed.
+    ``reason``: why an image is being left, kept until the outcome is reported.
     """
 
     stage: Stage = Stage.IDLE
@@ -103,56 +105,72 @@ class State:
     progress: int = 0
     counter: int = 0
     box: tuple[Digest, ...] = ()
+    reason: str = ""
 
     def to_list(self) -> list[Any]:
         """As plain values, for the journal."""
         target = self.target.to_list() if self.target else None
-        return [str(self.stage), target, self.progress, self.counter, [bytes(d) for d in self.box]]
+        box = [bytes(digest) for digest in self.box]
+        return [str(self.stage), target, self.progress, self.counter, box, self.reason]
 
     @classmethod
     def from_list(cls, row: Any) -> Self:
         """The state of `to_list`; `Malformed` otherwise."""
-        if not isinstance(row, list) or len(row) != 5 or not isinstance(row[4], list):
-            raise damaged("the machine's state has five members")
+        if not isinstance(row, list) or len(row) != 6 or not isinstance(row[4], list):
+            raise damaged("the machine's state has six members")
         if row[0] not in set(Stage) or len(row[4]) > MAX_PENALTIES:
             raise damaged("the machine's state is unknown")
         target = None if row[1] is None else Target.from_list(row[1])
         box = tuple(Digest(octets(d)) for d in row[4])
-        return cls(Stage(row[0]), target, natural(row[2]), natural(row[3], U32_MAX), box)
+        counter, reason = natural(row[3], U32_MAX), words(row[5])
+        return cls(Stage(row[0]), target, natural(row[2]), counter, box, reason)
 
 
-Change = Callable[[State, Target | None], State]
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An event, with what belongs to it: the target of OFFER and ROLLBACK, the reason of SICK."""
+
+    event: Event
+    target: Target | None = None
+    reason: str = ""
+
+
+Change = Callable[[State, Told], State]
 
 
 # -- what changes besides the stage ---------------------------------------------------------------
 
 
-def _same(state: State, target: Target | None) -> State:
+def _same(state: State, told: Told) -> State:
     return state
 
 
-def _take(state: State, target: Target | None) -> State:
-    if target is None:
+def _take(state: State, told: Told) -> State:
+    if told.target is None:
         raise Misuse("no-target", "offer refused", "it names no image", "report this as a bug")
-    return replace(state, target=target, progress=0)
+    return replace(state, target=told.target, progress=0, reason="")
 
 
-def _drop(state: State, target: Target | None) -> State:
-    return replace(state, target=None, progress=0)
+def _drop(state: State, told: Told) -> State:
+    return replace(state, target=None, progress=0, reason="")
 
 
-def _raise(state: State, target: Target | None) -> State:
+def _blame(state: State, told: Told) -> State:
+    return replace(state, reason=told.reason)
+
+
+def _raise(state: State, told: Told) -> State:
     t = state.target
     if t is not None and not t.former:
         state = replace(state, counter=max(state.counter, t.security_counter))
-    return _drop(state, None)
+    return _drop(state, told)
 
 
-def _penalise(state: State, target: Target | None) -> State:
+def _penalise(state: State, told: Told) -> State:
     t = state.target
     if t is not None and not t.former and t.manifest_digest not in state.box:
         state = replace(state, box=(*state.box, t.manifest_digest)[-MAX_PENALTIES:])
-    return _drop(state, None)
+    return _drop(state, told)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +232,7 @@ TABLE: Mapping[tuple[Stage, Event], Row] = {
     (_S.TRIAL, _E.ARMED): Row(_S.TRIAL, (_F.REBOOT, _F.LOOK)),
     (_S.TRIAL, _E.HEALTHY): Row(_S.CONFIRMED, (_F.KEEP, _F.LOOK)),
     (_S.TRIAL, _E.HOLD): Row(_S.TRIAL),
-    (_S.TRIAL, _E.SICK): Row(_S.REVERTED, (_F.GIVE_UP, _F.REBOOT, _F.LOOK)),
+    (_S.TRIAL, _E.SICK): Row(_S.REVERTED, (_F.GIVE_UP, _F.REBOOT, _F.LOOK), _blame),
     (_S.TRIAL, _E.FELL_BACK): Row(_S.IDLE, (_F.REPORT,), _penalise),
     # Found healthy; being made permanent.
     (_S.CONFIRMED, _E.TRYING): Row(_S.CONFIRMED, (_F.KEEP, _F.LOOK)),
@@ -231,32 +249,35 @@ TABLE: Mapping[tuple[Stage, Event], Row] = {
 }
 
 
-def step(state: State, event: Event, target: Target | None = None) -> tuple[State, tuple[Effect, ...]]:
-    """The next state and the effects to perform; ``target`` comes with OFFER and ROLLBACK.
+def step(state: State, told: Told) -> tuple[State, tuple[Effect, ...]]:
+    """The next state and the effects to perform.
 
     `Misuse` for a pair that the table does not have; nothing has changed then.
     """
-    row = TABLE.get((state.stage, event))
+    row = TABLE.get((state.stage, told.event))
     if row is None:
         raise Misuse(
             "unexpected-event",
-            f"{event} refused",
+            f"{told.event} refused",
             f"it has no meaning while the device is {state.stage}",
             "see the table in docs/device.md",
             stage=str(state.stage),
-            event=str(event),
+            event=str(told.event),
         )
-    return replace(row.change(state, target), stage=row.stage), row.effects
+    return replace(row.change(state, told), stage=row.stage), row.effects
 
 
-def outcome(state: State, event: Event) -> Outcome:
-    """What a REPORT of ``event`` says about the target of ``state`` (the state before the step)."""
+def outcome(state: State, told: Told) -> tuple[Outcome, str]:
+    """Outcome and reason that a REPORT gives; ``state`` is the one before the step."""
     former = state.target is not None and state.target.former
-    if event is Event.KEPT:
-        return Outcome.ROLLED_BACK if former else Outcome.CONFIRMED
-    if event is Event.FELL_BACK:
-        return Outcome.FAILED if former else Outcome.ROLLED_BACK
-    return Outcome.FAILED if event is Event.SPOILED else Outcome.REFUSED
+    if told.event is Event.KEPT:
+        return (Outcome.ROLLED_BACK, "owner") if former else (Outcome.CONFIRMED, "")
+    if told.event is Event.FELL_BACK:
+        reason = state.reason or "did-not-come-up"
+        return (Outcome.FAILED if former else Outcome.ROLLED_BACK), reason
+    if told.event is Event.SPOILED:
+        return Outcome.REFUSED, told.reason or "spoiled"
+    return Outcome.REFUSED, told.reason or "owner"
 
 
 def situation(record: BootRecord, target: Target) -> Event:

@@ -8,7 +8,7 @@
 4. Maintenance windows, weekly, in local time; none given means any time.
 
 A critical release passes those of 2 to 4 that the owner's ``critical`` leave names, and no other;
-free space is a fact that no leave changes. The owner's own command (`Consent.NOW`) passes 2, 3 and 4
+free space is a fact that no leave changes. The owner's own command (`Leave.NOW`) passes 2, 3 and 4
 but for free space and a critically low battery: whoever stands beside the device knows better.
 
 Rollout, expiry, status and counters are the ledger's (`protocol.ledger.eligible`), asked before.
@@ -40,7 +40,7 @@ class Mode(StrEnum):
     MANUAL = "manual"
 
 
-class Consent(StrEnum):
+class Leave(StrEnum):
     """The owner's word on the release at hand."""
 
     NONE = "none"
@@ -49,7 +49,7 @@ class Consent(StrEnum):
 
 
 class Hold(StrEnum):
-    """Why not now; the words of ``--json`` and of `Leave`."""
+    """Why not now; the words of ``--json``."""
 
     PENALTY = "failed-here"
     MANUAL = "manual"
@@ -161,21 +161,21 @@ def decide(
     policy: Policy,
     target: Target,
     surroundings: Surroundings,
-    consent: Consent,
+    leave: Leave,
     box: Collection[Digest],
     now: int,
     zone: tzinfo,
 ) -> Decision:
     """GO, or the first reason to hold."""
-    if target.manifest_digest in box and consent is not Consent.NOW:
+    if target.manifest_digest in box and leave is not Leave.NOW:
         return Decision(Hold.PENALTY)
     if surroundings.free is not None and surroundings.free < target.image_size:
         return Decision(Hold.SPACE)
-    if consent is Consent.NOW:
+    if leave is Leave.NOW:
         low = surroundings.battery is not None and surroundings.battery < LAST_BATTERY
         return Decision(Hold.BATTERY) if low else GO
     passes = policy.critical if target.critical else frozenset()
-    for hold in _objections(policy, surroundings, consent):
+    for hold in _objections(policy, surroundings, leave):
         if hold not in passes:
             return Decision(hold)
     if Hold.WINDOW not in passes and not in_window(policy, now, zone):
@@ -183,10 +183,10 @@ def decide(
     return GO
 
 
-def _objections(policy: Policy, around: Surroundings, consent: Consent) -> list[Hold]:
+def _objections(policy: Policy, around: Surroundings, leave: Leave) -> list[Hold]:
     held = {
         Hold.MANUAL: policy.mode is Mode.MANUAL,
-        Hold.CONSENT: policy.mode is Mode.ASK and consent is Consent.NONE,
+        Hold.CONSENT: policy.mode is Mode.ASK and leave is Leave.NONE,
         Hold.BUSY: around.busy,
         Hold.BATTERY: around.battery is not None and around.battery < policy.min_battery,
         Hold.METERED: around.metered and not policy.allow_metered,
@@ -224,5 +224,5 @@ def poll_delay(interval: int, failures: int, seed: bytes, number: int, longest: 
 
     Never above ``longest``. ``seed`` is the device id: a fleet spreads by itself.
     """
-    base = min(interval * 2 ** min(failures, 16), longest)
+    base = float(min(interval << min(failures, 16), longest))
     return min(base * (0.75 + fraction(seed, number) / 2), float(longest))

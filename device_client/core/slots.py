@@ -164,7 +164,7 @@ def armed(record: BootRecord, slot: str, entry: Entry, attempts: int) -> BootRec
 
 
 def kept(record: BootRecord) -> BootRecord:
-    """The trial went well: what runs is the primary from now on, and its counter never runs again."""
+    """The trial went well: what runs is the primary from now on, and boots without counting."""
     slot = record.trial
     if slot is None or slot != record.running:
         raise Misuse("no-trial", "confirmation refused", "no image is on trial", "nothing to do")

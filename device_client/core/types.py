@@ -1,6 +1,6 @@
-"""The nouns of the device's own story: what it is asked to run, how that ended, what it sees around it.
+"""The nouns of the device's own story: what it is to run, what it sees around it.
 
-Plain frozen values without behaviour beyond reading and writing themselves. Nothing in here has been
+Plain frozen values without behaviour beyond reading and writing themselves. Nothing in here is
 proven by being here: a `Target` is made from an offer that `core.trust` and `protocol.bundle` let
 through, and from nowhere else.
 """
@@ -8,20 +8,10 @@ through, and from nowhere else.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, Self
 
 from protocol.errors import Malformed
 from protocol.ids import U32_MAX, U64_MAX, Digest, Version
-
-
-class Outcome(StrEnum):
-    """How an installation ended on this device; the words of receipts (docs/spec/receipt.md)."""
-
-    CONFIRMED = "confirmed"
-    FAILED = "failed"
-    ROLLED_BACK = "rolled-back"
-    REFUSED = "refused"
 
 
 @dataclass(frozen=True, slots=True)
