@@ -189,7 +189,8 @@ def _run(options: argparse.Namespace) -> int:
 
     signal.signal(signal.SIGTERM, _interrupt)
     with _open(options) as device:
-        config, last = device.config, {}
+        config = device.config
+        last: dict[str, Any] = {}
 
         def tell(done: Any) -> None:
             last.clear()
