@@ -1,8 +1,8 @@
-"""What the registry needs from the outside: the ledger it follows, proves from and writes to; blobs.
+"""What the registry needs from outside: the ledger it follows, proves from and writes to; blobs.
 
-Rules: a port has few methods and speaks in the types of `protocol`. Two drivers exist of each: the
-real one (`registry.chain.Chain`, `registry.blobs.FileBlobs`) and a simulator in ``tests/world``.
-Drivers raise only the families of `protocol.errors`; `Unreachable` means that trying again may help.
+Rules: a port has few methods and speaks in the types of `protocol`. Drivers are `registry.chain`
+and `registry.blobs`, and simulators in ``tests/world``; they raise only the families of
+`protocol.errors`, and `Unreachable` means that trying again may help.
 
 Not here: what the records mean (`protocol.records`, `protocol.ledger`).
 """
@@ -142,7 +142,7 @@ class TransactionSink(Protocol):
     def send(self, raw: bytes) -> Hash:
         """Offers a signed transaction; "already known" is success.
 
-        `Refused` with reason ``nonce-too-low``, ``underpriced`` or ``rejected`` where the node says no.
+        `Refused` ``nonce-too-low``, ``underpriced`` or ``rejected`` where the node says no.
         """
         ...
 

@@ -57,9 +57,12 @@ def open_database(path: Path, tables: MetaData, *, durable: bool) -> Engine:
 @contextmanager
 def writing(engine: Engine) -> Iterator[Connection]:
     """One write transaction, committed at the end, rolled back by any exception."""
-    with faults(engine), engine.connect().execution_options(**{_WRITES: True}) as connection:
-        with connection.begin():
-            yield connection
+    with (
+        faults(engine),
+        engine.connect().execution_options(**{_WRITES: True}) as connection,
+        connection.begin(),
+    ):
+        yield connection
 
 
 @contextmanager
