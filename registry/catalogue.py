@@ -200,9 +200,13 @@ class Catalogue:
         release_id: int | None = None,
         names: Sequence[str] = (),
         after: tuple[int, int] = (-1, -1),
+        newest: bool = False,
         limit: int,
     ) -> list[EventEntry]:
-        """Events oldest first, those behind the place (block, index) ``after``, up to ``limit``."""
+        """Events in their order, from behind the place (block, index) ``after``.
+
+        At most ``limit``: the oldest, or the ``newest``.
+        """
         wanted = select(EVENTS, BLOCKS.c.timestamp).join(BLOCKS, BLOCKS.c.number == EVENTS.c.block)
         block, index = after
         wanted = wanted.where(
@@ -214,9 +218,12 @@ class Catalogue:
             wanted = wanted.where(EVENTS.c.release == release_id)
         if names:
             wanted = wanted.where(EVENTS.c.name.in_(names))
-        wanted = wanted.order_by(EVENTS.c.block, EVENTS.c.position).limit(min(limit, MAX_PAGE))
+        places = (EVENTS.c.block, EVENTS.c.position)
+        order = [place.desc() for place in places] if newest else places
+        wanted = wanted.order_by(*order).limit(min(limit, MAX_PAGE))
         with reading(self.engine) as sql:
-            return [_event(row) for row in sql.execute(wanted)]
+            found = [_event(row) for row in sql.execute(wanted)]
+        return found[::-1] if newest else found
 
     def dump(self) -> bytes:
         """All that is derived, one JSON line a row; equal chains give equal bytes.

@@ -87,7 +87,7 @@ def governance(**changes: Any) -> Governance:
 def terms(product: ProductId, version: str = "1.0.0", **changes: Any) -> Terms:
     plain = Terms(
         product_id=product,
-        version=Version.parse(version),
+        version=int(Version.parse(version)),
         security_counter=1,
         image_digest=sha256(f"image {version}".encode()),
         manifest_digest=sha256(f"manifest {version}".encode()),

@@ -28,9 +28,7 @@ def followed(scene: Scene, folder: Path) -> Catalogue:
 def test_what_was_published_is_found_by_id_version_and_image(scene: Scene, tmp_path: Path) -> None:
     scene.act(scene.fee, "createProduct", SALT, governance())
     wanted = terms(scene.product)
-    receipt = scene.act(
-        scene.fee, "publish", Product(governance()), wanted, scene.agreed(wanted)
-    )
+    receipt = scene.act(scene.fee, "publish", Product(governance()), wanted, scene.agreed(wanted))
     catalogue = followed(scene, tmp_path / "c")
 
     found = catalogue.release(scene.product, 1)
