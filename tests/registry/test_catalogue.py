@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
-from protocol.errors import Misuse
-from protocol.ids import Digest, Hash, ProductId, Version
+from protocol.ids import Digest, Version
 from protocol.ledger import Status
 from protocol.records import Product
 from registry.catalogue import Catalogue

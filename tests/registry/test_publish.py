@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-
 from protocol.digests import sha256
-from protocol.errors import LedgerRefused, Misuse
 from protocol.ledger import Status
 from registry.catalogue import Catalogue
 from registry.index import Index
@@ -16,7 +10,7 @@ from registry.intents import Anchor, CreateProduct, Publish
 from registry.publish import Outbox
 from registry.signer import KeySigner
 from registry.store import CATALOGUE, REGISTRY, open_database
-from tests.registry.scene import SALT, Scene, governance, person, terms
+from tests.registry.scene import SALT, Scene, governance, terms
 
 
 class Office:
