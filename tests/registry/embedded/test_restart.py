@@ -209,6 +209,13 @@ def test_interrupted_after_the_commit_it_serves_that_block_and_no_other(
     assert ledger.seal_now().header == durable
 
 
+def test_a_commit_waits_for_the_disk(ledger: EmbeddedLedger) -> None:
+    # Killing a process does not show this, only a power cut would.
+    writer = ledger.store._writer
+    assert writer.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+    assert writer.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
 def test_a_full_disk_loses_nothing(
     ledger: EmbeddedLedger, clock: SimClock, fee: Sender, notebook: bytes
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from registry.embedded import EmbeddedLedger
 from registry.embedded.rows import LogFilter, condition
 from tests.registry.embedded.scene import (
+    CALLS_ITSELF,
     LOOKS_BACK,
     TOPIC,
     Sender,
@@ -203,6 +205,20 @@ def test_calls_that_cannot_run_say_why(ledger: EmbeddedLedger, notebook: bytes) 
     assert starved["message"].startswith("intrinsic gas too low")
     dry = refusal(ledger, "eth_call", {"to": to, "gas": "0x5fff", "data": hexed(entry(1, 1))})
     assert "OutOfGas" in dry["message"]
+
+
+def test_a_contract_that_calls_itself_to_the_end_harms_nobody(
+    ledger: EmbeddedLedger, fee: Sender
+) -> None:
+    endless = {"to": hexed(deploy(ledger, fee, CALLS_ITSELF)), "gas": hex(30_000_000)}
+    answers: list[str] = []
+    thread = threading.Thread(
+        target=lambda: answers.append(ask(ledger, "eth_call", endless, "latest"))
+    )
+    thread.start()
+    thread.join()
+    answers.append(ask(ledger, "eth_call", endless, "latest"))
+    assert answers == ["0x", "0x"]
 
 
 def test_blockhash_is_the_hash_that_is_served(ledger: EmbeddedLedger, fee: Sender) -> None:
