@@ -1,8 +1,8 @@
 """Measures, prints a table, and writes ``bench/results.json``.
 
 Each module of this room has ``rows()``, which measures as it goes and yields dicts of name, value,
-unit, against (the limit or the peer measured beside it), ratio (value / against) and how. What cannot
-be measured on a machine is absent, never estimated.
+unit, against (the limit or the peer measured beside it), ratio (value / against) and how. What
+cannot be measured on a machine is absent, never estimated.
 """
 
 from __future__ import annotations

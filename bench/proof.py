@@ -1,6 +1,6 @@
 """Size and verification time of proofs, on tries as large as a busy ledger's, built directly.
 
-A ledger of n releases stores a word per release and one per image digest besides that of the product.
+A ledger of n releases stores a word per release and one per image digest besides the product's.
 Filler words have random-looking places, as real ones do.
 """
 

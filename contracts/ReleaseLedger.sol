@@ -15,9 +15,13 @@ import {StateWord} from "./lib/StateWord.sol";
 /// new commitment, then the event. Nothing is called from here but the signature precompile.
 contract ReleaseLedger is IReleaseLedger {
     using Governing for Governance;
-    using Governing for address[];
     using Rollout for Head;
     using StateWord for uint256;
+
+    /// @dev A struct, so that a place found once can be handed on; in storage it is the bare 32 bytes.
+    struct Commitment {
+        bytes32 value;
+    }
 
     struct Fleet {
         bytes32 root;
@@ -31,7 +35,7 @@ contract ReleaseLedger is IReleaseLedger {
     /// @dev Devices prove slots of the first two mappings: their places are part of the format
     /// (docs/spec/commitments.md) and never move.
     mapping(bytes32 productId => bytes32) private _products;
-    mapping(bytes32 productId => mapping(uint32 releaseId => bytes32)) private _releases;
+    mapping(bytes32 productId => mapping(uint32 releaseId => Commitment)) private _releases;
     mapping(bytes32 productId => mapping(bytes32 imageDigest => uint32)) private _images;
     mapping(bytes32 productId => Fleet) private _fleets;
     mapping(bytes32 digest => mapping(address approver => bool)) private _approved;
@@ -46,7 +50,7 @@ contract ReleaseLedger is IReleaseLedger {
         if (governance.epoch != 1) revert EpochMismatch(1, governance.epoch);
         governance.requireValid();
         Head memory head;
-        _products[productId] = Commitments.product(productId, Commitments.governance(governance, 1), 0, 0, head);
+        _products[productId] = Commitments.product(productId, Commitments.governance(governance, 0), 0, 0, head);
         emit ProductCreated(productId, msg.sender, salt, Product(governance, 0, 0, head));
     }
 
@@ -88,7 +92,7 @@ contract ReleaseLedger is IReleaseLedger {
         _requireWatcher(product.governance);
         if (!_isPending(product)) revert NothingPending(productId);
         uint32 epoch = product.governance.epoch + 1;
-        bytes32 current = Commitments.governance(product.governance, epoch);
+        bytes32 current = Commitments.governance(product.governance, 1);
         _products[productId] = Commitments.product(productId, current, 0, 0, product.head);
         Governance memory governance = product.governance;
         governance.epoch = epoch;
@@ -139,7 +143,7 @@ contract ReleaseLedger is IReleaseLedger {
     /// @inheritdoc IReleaseLedger
     function withdraw(bytes32 productId, Product calldata product, bytes32 hash) external {
         _requireCurrent(productId, product);
-        if (!product.governance.approvers.isMember(msg.sender)) revert NotAuthorized(msg.sender, "approver");
+        if (!product.governance.isApprover(msg.sender)) revert NotAuthorized(msg.sender, "approver");
         _withdrawn[productId][hash] = true;
         emit TermsWithdrawn(productId, hash, msg.sender);
     }
@@ -171,8 +175,8 @@ contract ReleaseLedger is IReleaseLedger {
         uint256 delay = signers.length == governance.approvers.length ? 0 : governance.releaseDelay;
         State memory state = State(old.startOf(block.timestamp, delay, terms.notBefore), StateWord.BORN, 0);
         _products[productId] = Commitments.product(productId, current, pending, product.effectiveAt, head);
-        _releases[productId][releaseId] =
-            Commitments.release(productId, releaseId, hash, state.startsAt, state.word, 0);
+        _releases[productId][releaseId].value =
+            Commitments.release(productId, releaseId, hash, state);
         _images[productId][terms.imageDigest] = releaseId;
         emit ReleasePublished(
             productId, releaseId, terms.imageDigest, terms, state, governance.epoch, approvals
@@ -183,13 +187,13 @@ contract ReleaseLedger is IReleaseLedger {
     function halt(bytes32 productId, Product calldata product, Release calldata release, string calldata reason)
         external
     {
-        _requireCurrent(productId, product, release);
+        Commitment storage place = _requireCurrent(productId, product, release);
         if (!product.governance.isGuardian(msg.sender)) revert NotAuthorized(msg.sender, "guardian");
         uint256 word = release.state.word;
         _requireStatus(word, Status.Active);
         if (bytes(reason).length > MAX_REASON) revert ReasonTooLong(bytes(reason).length);
         word = word.halted(product.head.clock(block.timestamp));
-        State memory state = _update(productId, release, word, release.state.logRoot);
+        State memory state = _update(place, productId, release, word, release.state.logRoot);
         emit ReleaseHalted(productId, release.releaseId, msg.sender, state, reason);
     }
 
@@ -200,7 +204,7 @@ contract ReleaseLedger is IReleaseLedger {
         Release calldata release,
         Approvals calldata approvals
     ) external {
-        _requireCurrent(productId, product, release);
+        Commitment storage place = _requireCurrent(productId, product, release);
         uint256 word = release.state.word;
         _requireStatus(word, Status.Halted);
         uint8 nonce = word.halts();
@@ -208,7 +212,7 @@ contract ReleaseLedger is IReleaseLedger {
         address[] memory signers =
             _requireDecided(productId, release.releaseId, Action.Resume, nonce, product.governance, approvals);
         word = word.resumed(product.head.clock(block.timestamp));
-        State memory state = _update(productId, release, word, release.state.logRoot);
+        State memory state = _update(place, productId, release, word, release.state.logRoot);
         emit ReleaseResumed(productId, release.releaseId, state, signers);
     }
 
@@ -219,12 +223,12 @@ contract ReleaseLedger is IReleaseLedger {
         Release calldata release,
         Approvals calldata approvals
     ) external {
-        _requireCurrent(productId, product, release);
+        Commitment storage place = _requireCurrent(productId, product, release);
         uint256 word = release.state.word;
         if (word.superseded()) revert AlreadySuperseded(release.releaseId);
         address[] memory signers =
             _requireDecided(productId, release.releaseId, Action.Supersede, 0, product.governance, approvals);
-        State memory state = _update(productId, release, word.withSuperseded(), release.state.logRoot);
+        State memory state = _update(place, productId, release, word.withSuperseded(), release.state.logRoot);
         emit ReleaseSuperseded(productId, release.releaseId, state, signers);
     }
 
@@ -235,12 +239,12 @@ contract ReleaseLedger is IReleaseLedger {
         Release calldata release,
         Approvals calldata approvals
     ) external {
-        _requireCurrent(productId, product, release);
+        Commitment storage place = _requireCurrent(productId, product, release);
         uint256 word = release.state.word;
         if (word.status() == Status.Revoked) revert WrongStatus(Status.Revoked);
         address[] memory signers =
             _requireDecided(productId, release.releaseId, Action.Revoke, 0, product.governance, approvals);
-        State memory state = _update(productId, release, word.revoked(), release.state.logRoot);
+        State memory state = _update(place, productId, release, word.revoked(), release.state.logRoot);
         emit ReleaseRevoked(productId, release.releaseId, state, signers);
     }
 
@@ -252,12 +256,12 @@ contract ReleaseLedger is IReleaseLedger {
         uint8 kind,
         bytes32 evidence
     ) external {
-        _requireCurrent(productId, product, release);
-        if (!product.governance.auditors.isMember(msg.sender)) revert NotAuthorized(msg.sender, "auditor");
+        Commitment storage place = _requireCurrent(productId, product, release);
+        if (!product.governance.isAuditor(msg.sender)) revert NotAuthorized(msg.sender, "auditor");
         if (kind > MAX_KIND) revert InvalidKind(kind);
         uint256 word = release.state.word.withAttested(kind);
         if (word == release.state.word) revert AlreadyAttested(kind);
-        State memory state = _update(productId, release, word, release.state.logRoot);
+        State memory state = _update(place, productId, release, word, release.state.logRoot);
         emit ReleaseAttested(productId, release.releaseId, msg.sender, kind, evidence, state);
     }
 
@@ -271,8 +275,8 @@ contract ReleaseLedger is IReleaseLedger {
         uint32 confirmedDelta,
         uint32 failedDelta
     ) external {
-        _requireCurrent(productId, product, release);
-        if (!product.governance.reporters.isMember(msg.sender)) revert NotAuthorized(msg.sender, "reporter");
+        Commitment storage place = _requireCurrent(productId, product, release);
+        if (!product.governance.isReporter(msg.sender)) revert NotAuthorized(msg.sender, "reporter");
         uint256 word = release.state.word;
         uint32 size = word.logSize();
         if (newSize <= size) revert LogNotGrowing(size, newSize);
@@ -281,11 +285,11 @@ contract ReleaseLedger is IReleaseLedger {
         word = word.withReceipts(newSize, confirmedDelta, failedDelta);
         State memory state = State(release.state.startsAt, word, root);
         if (word.status() != Status.Active || !word.meets(product.governance.haltRule)) {
-            _update(productId, release, word, root);
+            _update(place, productId, release, word, root);
             emit ReceiptsAnchored(productId, release.releaseId, msg.sender, confirmedDelta, failedDelta, state);
             return;
         }
-        State memory halted = _update(productId, release, word.halted(product.head.clock(block.timestamp)), root);
+        State memory halted = _update(place, productId, release, word.halted(product.head.clock(block.timestamp)), root);
         emit ReceiptsAnchored(productId, release.releaseId, msg.sender, confirmedDelta, failedDelta, state);
         emit ReleaseHalted(productId, release.releaseId, address(this), halted, "halting rule met");
     }
@@ -301,7 +305,8 @@ contract ReleaseLedger is IReleaseLedger {
         Device calldata device
     ) external view returns (Reason) {
         _requireCurrent(terms.productId, product);
-        _requireCurrentRelease(terms.productId, releaseId, Commitments.terms(terms), state);
+        bytes32 given = Commitments.release(terms.productId, releaseId, Commitments.terms(terms), state);
+        _requireStored(terms.productId, releaseId, given);
         return product.head.eligible(terms, releaseId, state, device, block.timestamp);
     }
 
@@ -312,7 +317,7 @@ contract ReleaseLedger is IReleaseLedger {
 
     /// @inheritdoc IReleaseLedger
     function releaseSlot(bytes32 productId, uint32 releaseId) external view returns (bytes32) {
-        return _releases[productId][releaseId];
+        return _releases[productId][releaseId].value;
     }
 
     /// @inheritdoc IReleaseLedger
@@ -352,7 +357,7 @@ contract ReleaseLedger is IReleaseLedger {
         view
         returns (bytes32)
     {
-        return Commitments.amendment(productId, Commitments.governance(next, next.epoch), epoch, validUntil);
+        return Commitments.amendment(productId, Commitments.governance(next, 0), epoch, validUntil);
     }
 
     /// @inheritdoc IReleaseLedger
@@ -378,26 +383,29 @@ contract ReleaseLedger is IReleaseLedger {
     {
         bytes32 stored = _products[productId];
         if (stored == 0) revert UnknownProduct(productId);
-        bytes32 spelledOut = Commitments.governance(product.governance, product.governance.epoch);
-        bool changed = product.effectiveAt != 0 && block.timestamp >= product.effectiveAt;
-        (current, pending) = changed ? (product.other, spelledOut) : (spelledOut, product.other);
-        bytes32 given = Commitments.product(productId, current, pending, product.effectiveAt, product.head);
+        bytes32 given;
+        (given, current, pending) = Commitments.product(productId, product, block.timestamp);
         if (given != stored) revert StaleProduct(productId, stored, given);
     }
 
-    function _requireCurrent(bytes32 productId, Product calldata product, Release calldata release) private view {
-        _requireCurrent(productId, product);
-        _requireCurrentRelease(productId, release.releaseId, release.termsHash, release.state);
-    }
-
-    function _requireCurrentRelease(bytes32 productId, uint32 releaseId, bytes32 hash, State calldata state)
+    /// @dev The same for a release of it; returns the place of its commitment.
+    function _requireCurrent(bytes32 productId, Product calldata product, Release calldata release)
         private
         view
+        returns (Commitment storage place)
     {
-        bytes32 stored = _releases[productId][releaseId];
+        _requireCurrent(productId, product);
+        return _requireStored(productId, release.releaseId, Commitments.release(productId, release));
+    }
+
+    function _requireStored(bytes32 productId, uint32 releaseId, bytes32 given)
+        private
+        view
+        returns (Commitment storage place)
+    {
+        place = _releases[productId][releaseId];
+        bytes32 stored = place.value;
         if (stored == 0) revert UnknownRelease(productId, releaseId);
-        bytes32 given =
-            Commitments.release(productId, releaseId, hash, state.startsAt, state.word, state.logRoot);
         if (given != stored) revert StaleRelease(productId, releaseId, stored, given);
     }
 
@@ -435,7 +443,7 @@ contract ReleaseLedger is IReleaseLedger {
         address previous = address(0);
         for (uint256 i = 0; i < count; ++i) {
             address signer = _signerOf(digest, approvals.signatures[i]);
-            if (!governance.approvers.isMember(signer)) revert NotAnApprover(signer);
+            if (!governance.isApprover(signer)) revert NotAnApprover(signer);
             if (signer <= previous) revert SignersNotAscending(previous, signer);
             signers[i] = previous = signer;
         }
@@ -470,7 +478,7 @@ contract ReleaseLedger is IReleaseLedger {
         if (next.epoch != governance.epoch + 1) revert EpochMismatch(governance.epoch + 1, next.epoch);
         next.requireValid();
         if (next.governanceDelay != governance.governanceDelay) revert InvalidGovernance("governanceDelay");
-        return Commitments.governance(next, next.epoch);
+        return Commitments.governance(next, 0);
     }
 
     function _isPending(Product calldata product) private view returns (bool) {
@@ -491,13 +499,14 @@ contract ReleaseLedger is IReleaseLedger {
         emit GovernanceChanged(productId, Product(next, 0, 0, product.head), signers);
     }
 
-    function _update(bytes32 productId, Release calldata release, uint256 word, bytes32 logRoot)
-        private
-        returns (State memory state)
-    {
+    function _update(
+        Commitment storage place,
+        bytes32 productId,
+        Release calldata release,
+        uint256 word,
+        bytes32 logRoot
+    ) private returns (State memory state) {
         state = State(release.state.startsAt, word, logRoot);
-        _releases[productId][release.releaseId] = Commitments.release(
-            productId, release.releaseId, release.termsHash, state.startsAt, word, logRoot
-        );
+        place.value = Commitments.release(productId, release.releaseId, release.termsHash, state);
     }
 }

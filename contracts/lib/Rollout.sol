@@ -16,7 +16,8 @@ library Rollout {
 
     /// @notice The product's clock: `time` less all pauses; it stands still while the product is paused.
     function clock(IReleaseLedger.Head calldata head, uint256 time) internal pure returns (uint256) {
-        return (head.pausedAt == 0 ? time : head.pausedAt) - head.pausedTotal;
+        uint256 pausedAt = head.pausedAt;
+        return (pausedAt == 0 ? time : pausedAt) - head.pausedTotal;
     }
 
     /// @notice Start of a release published at `time` (product not paused), on the product's clock.
