@@ -28,11 +28,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from coincurve import PrivateKey
+
 from protocol import cose, payload
-from protocol.digests import keccak256
 from protocol.errors import LocalFault, Malformed, Misuse
-from protocol.ids import U32_MAX, Address, Digest, ProductId
-from protocol.records import Ledger
+from protocol.ids import U32_MAX, Address, Digest, Hash, ProductId
+from protocol.records import Ledger, product_id
+from registry import approvals
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
@@ -66,13 +68,9 @@ class Account:
     address: Address
     secret: bytes
 
-    def sign(self, digest: bytes) -> bytes:
-        """The compact signature (EIP-2098, 64 bytes) over a 32-byte digest."""
-        from coincurve import PrivateKey
-
-        signature = PrivateKey(self.secret).sign_recoverable(digest, hasher=None)
-        r, s, parity = signature[:32], signature[32:64], signature[64]
-        return r + (int.from_bytes(s, "big") | parity << 255).to_bytes(32, "big")
+    def sign(self, digest: Hash) -> approvals.Signature:
+        """The account's approval of an EIP-712 digest."""
+        return approvals.sign(digest, self.secret)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,8 +223,6 @@ class Keyring:
         entropy: Entropy,
     ) -> ProductKeys:
         """New keys for a product that ``creator`` will create; written before anyone hears of it."""
-        from protocol.records import product_id
-
         salt = Digest(entropy(32))
         keys = ProductKeys(
             name=name,
@@ -249,10 +245,7 @@ class Keyring:
 
 def address_of(secret: bytes) -> Address:
     """The account of a secp256k1 private key; ValueError if it is no key."""
-    from coincurve import PrivateKey
-
-    point = PrivateKey(secret).public_key.format(compressed=False)
-    return Address(keccak256(point[1:])[12:])
+    return approvals.account_of(PrivateKey(secret).public_key)
 
 
 def draw_secp256k1(entropy: Entropy) -> bytes:
