@@ -8,9 +8,9 @@ Three files come out, beside each other:
 ``r1.json``   what SUIT has no words for: terms, signer, and the approvals collected so far
 ============  =====================================================================================
 
-Guarantees: a build is there whole or not at all (``r1.suit`` appears last); memory does not grow with
-the image; a `Draft` that was opened is one whose envelope, terms and payload say the same, so nobody
-approves one thing and publishes another.
+Guarantees: a build is there whole or not at all (``r1.suit`` appears last); memory does not grow
+with the image; a `Draft` that was opened is one whose envelope, terms and payload say the same, so
+nobody approves one thing and publishes another.
 
 Rules: key, IV and ephemeral key come fresh from ``entropy`` for every build and are kept nowhere.
 All approvals of a draft share one ``valid_until`` and epoch, since the contract takes one for all.
@@ -23,21 +23,20 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Self
 
 from protocol import cose, manifest, payload
 from protocol.bundle import Static
-from protocol.errors import FirmledgerError, LocalFault, Malformed, Misuse, Untrusted
+from protocol.errors import LocalFault, Malformed, Misuse, Untrusted
 from protocol.ids import Address, Digest, ProductId, Version
 from protocol.manifest import Manifest
 from protocol.records import Approval, Ledger, Phase, Terms
 from registry.approvals import Approvals, gather, recover
-from registry.keys import Account, Entropy, ProductKeys, draw_p256, sync_folder
+from registry.files import whole_file
+from registry.keys import Account, Entropy, ProductKeys, draw_p256
 
 DRAFT_FORMAT = "firmledger-draft-1"
 CHUNK = 1 << 20
@@ -121,7 +120,7 @@ class Draft:
 
     def save(self) -> None:
         """Writes the file beside the envelope anew, in one step."""
-        with _whole_file(self.path.with_suffix(".json")) as file:
+        with whole_file(self.path.with_suffix(".json")) as file:
             file.write(json.dumps(self.to_json(), indent=2).encode() + b"\n")
 
     def approved_by(self, account: Account, epoch: int, now: int) -> Draft:
@@ -174,7 +173,7 @@ def build(
     ephemeral = cose.p256_private_key(draw_p256(entropy))
     info = payload.wrap(content_key, iv, class_key.public, class_key.kid, ephemeral)
     cipher = payload.Encryptor(content_key, iv)
-    with _whole_file(target.with_suffix(".bin")) as sink:
+    with whole_file(target.with_suffix(".bin")) as sink:
         image = _encrypt(firmware, sink, cipher, progress)
     try:
         signed = Manifest(
@@ -197,7 +196,7 @@ def build(
             payload_digest=image.payload_digest,
         )
         draft.save()
-        with _whole_file(target) as file:
+        with whole_file(target) as file:
             file.write(envelope)
     except BaseException:
         target.with_suffix(".bin").unlink(missing_ok=True)
@@ -365,27 +364,3 @@ def _digest_of(path: Path, most: int, progress: Progress) -> tuple[Digest, int]:
     except OSError as fault:
         raise LocalFault("file-unreadable", f"{path} not read", str(fault), "check it") from fault
     return Digest(digest.digest()), size
-
-
-@contextmanager
-def _whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """A file that appears under its name only when it was written and synced to the end."""
-    aside = path.with_name(path.name + ".unfinished")
-    try:
-        with aside.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-        sync_folder(path.parent)
-    except OSError as fault:
-        aside.unlink(missing_ok=True)
-        raise LocalFault(
-            "file-unwritable", f"{path} not written", str(fault), "check space and permissions"
-        ) from fault
-    except FirmledgerError:
-        aside.unlink(missing_ok=True)
-        raise
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise

@@ -21,7 +21,6 @@ and for machines that hold nothing else.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,29 +34,17 @@ from protocol.errors import LocalFault, Malformed, Misuse
 from protocol.ids import U32_MAX, Address, Digest, Hash, ProductId
 from protocol.records import Ledger, product_id
 from registry import approvals
+from registry.files import write_secret
+from registry.naming import check_name
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 MAX_KEY_FILE = 64 * 1024
 PRODUCT_FORMAT = "firmledger-product-keys-1"
-_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?", re.ASCII)
 _P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
 Entropy = Callable[[int], bytes]
-
-
-def check_name(name: str, noun: str) -> str:
-    """``name`` if it can be a file name and a word on a command line; `Misuse` otherwise."""
-    if not _NAME.fullmatch(name):
-        raise Misuse(
-            "bad-name",
-            f"{noun} {name[:80]!r} refused",
-            "a name has 1 to 64 of a-z, 0-9, dot, dash and underscore, with a letter or digit "
-            "at both ends",
-            "choose another name",
-        )
-    return name
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +209,7 @@ class Keyring:
         hardware: tuple[int, int],
         entropy: Entropy,
     ) -> ProductKeys:
-        """New keys for a product that ``creator`` will create; written before anyone hears of it."""
+        """New keys for a product ``creator`` will create; written before anyone hears of it."""
         salt = Digest(entropy(32))
         keys = ProductKeys(
             name=name,
@@ -281,42 +268,7 @@ def parse_hardware(text: str) -> tuple[int, int]:
     return low, high
 
 
-def write_secret(path: Path, content: dict[str, Any]) -> None:
-    """``content`` as JSON in a new file of mode 0600: whole, durable, never over another."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".unfinished")
-    try:
-        aside.unlink(missing_ok=True)  # left by a write that was killed
-        handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(content, file, indent=2)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(aside, path)  # fails where rename would replace
-        aside.unlink()
-        sync_folder(path.parent)
-    except FileExistsError:
-        aside.unlink(missing_ok=True)
-        raise Misuse(
-            "key-exists", f"{path} not written", "there is a key already", "choose another name"
-        ) from None
-    except OSError as fault:
-        raise LocalFault(
-            "key-unwritable", f"{path} not written", str(fault), "check space and permissions"
-        ) from fault
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes the names in ``folder`` durable."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-class _readable:  # noqa: N801 - reads as a verb
+class _readable:
     """Reads a private key file and maps what is wrong with it to `LocalFault`."""
 
     def __init__(self, path: Path) -> None:

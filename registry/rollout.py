@@ -7,9 +7,9 @@ A phase is ``SHARE%@DELAY`` with gates after colons::
                                              after the start the 5 are asked no more
     100%@72h:ungated                         time alone opens it
 
-Rules: the first phase has no gate (the ledger's rule). A later one without any gets the default: half
-of the devices expected by then confirmed, at least one, and at most a tenth failed. A percentage has up
-to two decimals; a time is a number of s, m, h, d or w.
+Rules: the first phase has no gate (the ledger's rule). A later one without any gets the default:
+half of the devices expected by then confirmed, at least one, and at most a tenth failed. A
+percentage has up to two decimals; a time is a number of s, m, h, d or w.
 
 Pure text to records; the ledger itself checks order and range once more.
 """
