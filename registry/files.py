@@ -1,11 +1,12 @@
 """Files that are there whole or not at all, and survive power loss once they are there.
 
-Rules: written aside, synced, then given their name, then the folder is synced. A secret gets mode 0600
-before its first byte, and never replaces another file.
+Rules: written aside, synced, then given their name, then the folder is synced. A secret gets mode
+0600 before its first byte, and never replaces another file.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from protocol.errors import LocalFault, Misuse
+from protocol.ids import Digest
+
+_PIECE = 1 << 20
 
 
 @contextmanager
@@ -62,3 +66,17 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def digest_of(path: Path) -> Digest:
+    """SHA-256 of a file's content, read piece by piece; `LocalFault` if it cannot be read."""
+    running = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while piece := file.read(_PIECE):
+                running.update(piece)
+    except OSError as fault:
+        raise LocalFault(
+            "file-unreadable", f"{path} not read", str(fault), "check its name and permissions"
+        ) from fault
+    return Digest(running.digest())

@@ -1,8 +1,8 @@
 """Operators: who may write to this registry through its API.
 
 Guarantees: the service keeps hashes only (``DIR/keys/operators.json``); the token itself lies in
-``DIR/operator.token`` (0600), where the command line on this machine finds it, and the service never
-opens that file. Comparing takes the same time whatever is wrong.
+``DIR/operator.token`` (0600), where the command line on this machine finds it, and the service
+never opens that file. Comparing takes the same time whatever is wrong.
 
 Rules: a token is 32 random bytes; its SHA-256 needs no salt and no stretching.
 

@@ -39,7 +39,8 @@ from registry.catalogue import Catalogue
 from registry.fleet import Enrolled, Fleets
 from registry.intents import Anchor
 from registry.merkle import Tree
-from registry.publish import Outbox, Status
+from registry.publish import Outbox
+from registry.queue import Status
 from registry.store import reading, writing
 
 MAX_WAITING = 10_000
@@ -86,6 +87,10 @@ class Receipts:
         receipt, enrolled = read
         self._store(leaf, receipt, enrolled, data, now)
         return Taken(leaf, enrolled=True)
+
+    def is_logged(self, leaf: Digest) -> bool:
+        """Whether a receipt was taken in: its device is enrolled."""
+        return rows.is_logged(self._engine, leaf)
 
     def admit_waiting(self, device: DeviceId, now: int) -> int:
         """Reads what waited for a device's enrolment; how many were taken in.
