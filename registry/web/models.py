@@ -136,7 +136,7 @@ class NewDecision(Strict):
 class Poll(Strict):
     """What a device says of itself when it asks; numbers in decimal."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(strict=False)  # in an address, numbers are text
 
     device: Annotated[str, Field(pattern=r"^(0x)?[0-9a-fA-F]{64}$")]
     version: Annotated[int, Field(ge=0, lt=1 << 64)]
