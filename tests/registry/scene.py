@@ -6,7 +6,6 @@ Every key in here is a test vector, derived from a name.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,13 +19,12 @@ from protocol.records import (
     Governance,
     HaltRule,
     Phase,
-    Product,
     Record,
     SigningKey,
     Terms,
     product_id,
 )
-from registry.approvals import Approvals, gather, sign
+from registry.approvals import Approvals, Signature, gather, sign
 from registry.chain import Chain, deploy, node_inside
 from registry.embedded import EmbeddedLedger
 from registry.ports import Call, Receipt
@@ -87,7 +85,7 @@ def governance(**changes: Any) -> Governance:
 def terms(product: ProductId, version: str = "1.0.0", **changes: Any) -> Terms:
     plain = Terms(
         product_id=product,
-        version=Version.parse(version),
+        version=int(Version.parse(version)),
         security_counter=1,
         image_digest=sha256(f"image {version}".encode()),
         manifest_digest=sha256(f"manifest {version}".encode()),
@@ -103,6 +101,11 @@ def terms(product: ProductId, version: str = "1.0.0", **changes: Any) -> Terms:
         rollout=(Phase(10_000),),
     )
     return replace(plain, **changes)
+
+
+def unsigned(count: int) -> Approvals:
+    """Approvals that nobody gave, for ledgers that only count them."""
+    return Approvals(FOREVER, (Signature(bytes(32), b"\1" * 32),) * count)
 
 
 @dataclass

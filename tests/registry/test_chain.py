@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from protocol.errors import LedgerRefused
-from protocol.ids import Hash
 from protocol.records import Product
 from registry.ports import Call
 from tests.registry.scene import SALT, Scene, governance, terms
