@@ -35,9 +35,13 @@ from protocol.rlp import Item, decode, encode, from_uint, to_bytes, to_list, to_
 
 MAX_HEADER_BYTES = 8192
 MAX_FIELDS = 32
+MAX_ITEMS = (
+    1024  # what opaque fields may contain is counted, so that garbage is read in a millisecond
+)
 MAX_VALIDATORS = 64
 VANITY_BYTES = 32
 SEAL_BYTES = 65
+_MAX_EXTRA_ITEMS = 8 + 2 * MAX_VALIDATORS  # four lists, vanity, round and the two of a vote
 _MAX_ROUND = 2**31 - 1  # Besu keeps it in a signed 32-bit integer
 _ADD, _DROP = b"\xff", b""
 _HALF_ORDER = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0
@@ -126,7 +130,7 @@ class Header:
 def parse_header(raw: bytes) -> Header:
     """The header in ``raw`` (RLP, at most `MAX_HEADER_BYTES`); `Malformed` if it is not one."""
     # Opaque fields may be lists (execution witnesses are), hence the depth and the number of items.
-    item = decode(raw, max_bytes=MAX_HEADER_BYTES, max_depth=8, max_items=MAX_HEADER_BYTES)
+    item = decode(raw, max_bytes=MAX_HEADER_BYTES, max_depth=8, max_items=MAX_ITEMS)
     fields = to_list(item, "header")
     if not len(Field) <= len(fields) <= MAX_FIELDS:
         raise _malformed("header-shape", f"it has {len(fields)} fields, not 15 to {MAX_FIELDS}")
@@ -163,7 +167,7 @@ def encode_header(header: Header) -> bytes:
 
 def parse_extra(raw: bytes) -> Extra:
     """QBFT's extraData; `Malformed` if it is anything else."""
-    item = decode(raw, max_bytes=MAX_HEADER_BYTES, max_depth=2, max_items=16 + 2 * MAX_VALIDATORS)
+    item = decode(raw, max_bytes=MAX_HEADER_BYTES, max_depth=2, max_items=_MAX_EXTRA_ITEMS)
     parts = to_list(item, "extraData")
     if len(parts) != 5:
         raise _malformed("extra-shape", f"its extraData has {len(parts)} parts, not 5")

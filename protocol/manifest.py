@@ -124,8 +124,8 @@ class Verified:
 # Writing
 
 
-def build(manifest: Manifest) -> bytes:
-    """The encoded SUIT_Manifest of ``manifest``, ready for `sign`."""
+def _shared_sequence(manifest: Manifest) -> list[Any]:
+    """Parameters of both components, and who may install; runs before every other sequence."""
     image: dict[int, Any] = {
         suit.VENDOR_ID: VENDOR_ID.bytes,
         suit.CLASS_ID: class_id(manifest.product).bytes,
@@ -137,7 +137,7 @@ def build(manifest: Manifest) -> bytes:
         suit.IMAGE_DIGEST: cbor.dumps(suit.write_digest(manifest.payload_digest)),
         suit.IMAGE_SIZE: manifest.payload_size,
     }
-    shared = [
+    return [
         suit.SET_COMPONENT_INDEX, _IMAGE,
         suit.OVERRIDE_PARAMETERS, image,
         suit.CONDITION_VENDOR, _REPORT_ALL,
@@ -146,11 +146,15 @@ def build(manifest: Manifest) -> bytes:
         suit.SET_COMPONENT_INDEX, _PAYLOAD,
         suit.OVERRIDE_PARAMETERS, ciphertext,
     ]  # fmt: skip
+
+
+def _install_sequence(manifest: Manifest) -> list[Any]:
+    """Fetch the ciphertext and check it; decrypt it into the slot and check that."""
     decryption: dict[int, Any] = {
         suit.ENCRYPTION_INFO: manifest.encryption_info,
         suit.SOURCE_COMPONENT: _PAYLOAD,
     }
-    install = [
+    return [
         suit.SET_COMPONENT_INDEX, _PAYLOAD,
         suit.OVERRIDE_PARAMETERS, {suit.URI: _PAYLOAD_URI},
         suit.FETCH, _REPORT_FAILURE,
@@ -160,19 +164,23 @@ def build(manifest: Manifest) -> bytes:
         suit.COPY, _REPORT_FAILURE,
         suit.CONDITION_IMAGE_MATCH, _REPORT_ALL,
     ]  # fmt: skip
-    validate = [suit.SET_COMPONENT_INDEX, _IMAGE, suit.CONDITION_IMAGE_MATCH, _REPORT_ALL]
-    invoke = [suit.SET_COMPONENT_INDEX, _IMAGE, suit.INVOKE_IMAGE, _REPORT_FAILURE]
+
+
+def build(manifest: Manifest) -> bytes:
+    """The encoded SUIT_Manifest of ``manifest``, ready for `sign`."""
     common = {
         suit.COMPONENTS: [[manifest.product], _PAYLOAD_COMPONENT],
-        suit.SHARED_SEQUENCE: cbor.dumps(shared),
+        suit.SHARED_SEQUENCE: cbor.dumps(_shared_sequence(manifest)),
     }
+    validate = [suit.SET_COMPONENT_INDEX, _IMAGE, suit.CONDITION_IMAGE_MATCH, _REPORT_ALL]
+    invoke = [suit.SET_COMPONENT_INDEX, _IMAGE, suit.INVOKE_IMAGE, _REPORT_FAILURE]
     elements: dict[int, Any] = {
         suit.MANIFEST_VERSION: 1,
         suit.SEQUENCE_NUMBER: manifest.version,
         suit.COMMON: cbor.dumps(common),
         suit.VALIDATE: cbor.dumps(validate),
         suit.INVOKE: cbor.dumps(invoke),
-        suit.INSTALL: cbor.dumps(install),
+        suit.INSTALL: cbor.dumps(_install_sequence(manifest)),
     }
     if manifest.text_digest is not None:
         elements[suit.TEXT] = suit.write_digest(manifest.text_digest)

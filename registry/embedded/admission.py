@@ -17,8 +17,9 @@ from rlp.exceptions import RLPException  # type: ignore[import-untyped,unused-ig
 
 from protocol.errors import Malformed, Refused
 from protocol.ids import Address, Hash
-from registry.embedded.execution import BLOCK_GAS, decode_transaction
+from registry.embedded.execution import decode_transaction
 from registry.embedded.pool import Pending
+from registry.embedded.sealing import BLOCK_GAS
 
 MAX_RAW = 128 * 1024  # bytes, as in geth; a deployment is under 25 kB
 _UNREADABLE = (

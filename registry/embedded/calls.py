@@ -19,7 +19,8 @@ from eth.vm.spoof import SpoofTransaction
 from eth_utils.exceptions import ValidationError
 
 from protocol.errors import LedgerRefused, Refused
-from registry.embedded.execution import BLOCK_GAS, Nodes, Surroundings, new_state
+from registry.embedded.execution import Nodes, Surroundings, new_state
+from registry.embedded.sealing import BLOCK_GAS
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,9 +33,8 @@ from eth_utils.exceptions import ValidationError
 from protocol.errors import FirmledgerError
 from protocol.ids import Address, Hash
 from registry.embedded.pool import Pending
-from registry.embedded.sealing import BASE_FEE, DIFFICULTY, MIX_HASH
+from registry.embedded.sealing import BASE_FEE, BLOCK_GAS, DIFFICULTY, MIX_HASH
 
-BLOCK_GAS = 30_000_000
 EMPTY_ROOT = bytes(BLANK_ROOT_HASH)
 SUCCESS, FAILURE = b"\x01", b""
 
@@ -129,7 +128,7 @@ class BlockRun:
 
 
 def decode_transaction(raw: bytes) -> SignedTransactionAPI:
-    """A raw legacy, 2930 or 1559 transaction; whatever py-evm raises passes (see `pool`)."""
+    """A raw legacy, 2930 or 1559 transaction; whatever py-evm raises passes (see `admission`)."""
     return ParisVM.get_transaction_builder().decode(raw)
 
 

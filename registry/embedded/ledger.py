@@ -30,15 +30,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
 
+from protocol.errors import LocalFault
+from protocol.header import Field, Header, block_hash
 from protocol.ids import Address, Hash
 from registry.embedded import execution, sealing
 from registry.embedded.admission import admit
 from registry.embedded.calls import Accounts
-from registry.embedded.execution import BLOCK_GAS, Nodes, Surroundings
+from registry.embedded.execution import Nodes, Surroundings
 from registry.embedded.home import VALIDATORS, Entropy, Home, Lock, draw_chain_id, draw_key
 from registry.embedded.pool import Pending, Pool, known
 from registry.embedded.rpc import Rpc
-from registry.embedded.sealing import Header
 from registry.embedded.store import Store
 
 FEE_FUNDS = 10**24  # wei; gas is free, this only lets the registry outbid a flood
@@ -93,6 +94,7 @@ class EmbeddedLedger:
         self.validators = tuple(sealing.address_of(key.public_key) for key in self._keys)
         self.chain_id = store.chain_id()
         self._head = _head(store.head())
+        _check_keys(home, self.validators, self._head.header)
         self._sealed_at = steady()
         self._writing = threading.Lock()
         self._wake, self._stop = threading.Event(), threading.Event()
@@ -139,7 +141,11 @@ class EmbeddedLedger:
         lock = Lock(home)
         try:
             store = Store(home.chain_file)
-            return cls(home, lock, store, clock=clock, heartbeat=heartbeat, steady=steady)
+            try:
+                return cls(home, lock, store, clock=clock, heartbeat=heartbeat, steady=steady)
+            except BaseException:
+                store.close()
+                raise
         except BaseException:
             lock.release()
             raise
@@ -194,7 +200,7 @@ class EmbeddedLedger:
             chain_id=self.chain_id,
             number=header.number,
             timestamp=header.timestamp,
-            beneficiary=header.beneficiary,
+            beneficiary=sealing.raw_field(header, Field.COINBASE),
             ancestors=self.store.hashes_down_from(header.number - 1),
         )
 
@@ -276,17 +282,24 @@ class EmbeddedLedger:
 
 
 def _head(header: Header) -> Head:
-    return Head(header, header.block_hash())
+    return Head(header, block_hash(header))
+
+
+def _check_keys(home: Home, held: Sequence[Address], head: Header) -> None:
+    if tuple(held) != head.extra.validators:
+        raise LocalFault(
+            "ledger-keys",
+            f"{home.ledger} not opened",
+            "its validators' keys are not those of its chain",
+            "put the keys back that were made with it",
+        )
 
 
 def _draft(
-    parent: Head | None,
-    timestamp: int,
-    validators: list[Address] | tuple[Address, ...],
-    run: execution.BlockRun,
+    parent: Head | None, timestamp: int, validators: Sequence[Address], run: execution.BlockRun
 ) -> Header:
     number = 0 if parent is None else parent.number + 1
-    return Header(
+    return sealing.compose(
         parent_hash=bytes(32) if parent is None else parent.hash,
         beneficiary=bytes(20) if parent is None else validators[number % len(validators)],
         state_root=run.state_root,
@@ -294,8 +307,7 @@ def _draft(
         receipts_root=run.receipts_root,
         logs_bloom=run.bloom,
         number=number,
-        gas_limit=BLOCK_GAS,
         gas_used=run.gas_used,
         timestamp=timestamp,
-        extra_data=sealing.unsealed_extra(validators),
+        validators=validators,
     )

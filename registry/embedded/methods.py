@@ -13,18 +13,20 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from protocol.errors import Refused
+from protocol.header import Field, Header, block_hash
 from protocol.ids import Address
 from registry.embedded import calls, parameters, proofs, views
 from registry.embedded.execution import Nodes, Surroundings
 from registry.embedded.parameters import invalid, positional
 from registry.embedded.rows import LogFilter, Mined
-from registry.embedded.sealing import Header
+from registry.embedded.sealing import BLOCK_GAS, raw_field
 
 if TYPE_CHECKING:
     from registry.embedded.ledger import EmbeddedLedger
 
 MAX_PROVED_SLOTS = 1024
 MAX_FEE_HISTORY = 1024
+MAX_PERCENTILES = 100
 CLIENT = "firmledger-embedded/1"
 HEAD_TAGS = frozenset({"latest", "pending", "safe", "finalized"})
 
@@ -69,8 +71,8 @@ class Methods:
         return None if number > self._ledger.head.number else self._shown(number, bool(whole))
 
     def _block_by_hash(self, params: object) -> Any:
-        block_hash, whole = positional(params, 1, 2)
-        number = self._ledger.store.number_of(parameters.fixed(block_hash, 32))
+        wanted, whole = positional(params, 1, 2)
+        number = self._ledger.store.number_of(parameters.fixed(wanted, 32))
         if number is None or number > self._ledger.head.number:
             return None
         return self._shown(number, bool(whole))
@@ -84,7 +86,7 @@ class Methods:
         # Pool first: a transaction leaves it only after its block is served.
         pending, mined = self._ledger.pool.get(wanted), self._mined(wanted)
         if mined is not None:
-            return views.transaction(mined, self._at(mined.block).block_hash())
+            return views.transaction(mined, block_hash(self._at(mined.block)))
         return None if pending is None else views.waiting(pending)
 
     def _receipt(self, params: object) -> Any:
@@ -96,14 +98,12 @@ class Methods:
         if not isinstance(wanted, dict):
             raise invalid("a filter is an object")
         first, last = self._range(wanted)
-        found = self._ledger.store.logs(
-            LogFilter(
-                first,
-                min(last, self._ledger.head.number),
-                parameters.address_choice(wanted.get("address")),
-                parameters.topic_choices(wanted.get("topics")),
-            )
-        )
+        addresses = parameters.address_choice(wanted.get("address"))
+        topics = parameters.topic_choices(wanted.get("topics"))
+        head = self._ledger.head.number
+        if first > head:
+            return []
+        found = self._ledger.store.logs(LogFilter(first, min(last, head), addresses, topics))
         return [views.log(item) for item in found]
 
     def _fee_history(self, params: object) -> Any:
@@ -112,13 +112,16 @@ class Methods:
         wanted = parameters.quantity(count) if isinstance(count, str) else count
         if not isinstance(wanted, int) or not 0 < wanted <= MAX_FEE_HISTORY:
             raise invalid(f"a fee history has 1 to {MAX_FEE_HISTORY} blocks")
+        wanted_rewards = percentiles or []
+        if not isinstance(wanted_rewards, list) or len(wanted_rewards) > MAX_PERCENTILES:
+            raise invalid(f"at most {MAX_PERCENTILES} percentiles are taken, in a list")
         headers = [self._at(number) for number in range(max(0, last - wanted + 1), last + 1)]
         free = views.quantity(0)
         return {
             "oldestBlock": views.quantity(headers[0].number),
             "baseFeePerGas": [free] * (len(headers) + 1),
-            "gasUsedRatio": [header.gas_used / header.gas_limit for header in headers],
-            "reward": [[free] * len(percentiles or []) for _ in headers],
+            "gasUsedRatio": [_gas_used(header) / BLOCK_GAS for header in headers],
+            "reward": [[free] * len(wanted_rewards) for _ in headers],
         }
 
     # Accounts and calls
@@ -177,7 +180,7 @@ class Methods:
     # Which block is meant
 
     def _number(self, tag: object) -> int:
-        if tag is None or tag in HEAD_TAGS:
+        if tag is None or (isinstance(tag, str) and tag in HEAD_TAGS):
             return self._ledger.head.number
         return 0 if tag == "earliest" else parameters.quantity(tag)
 
@@ -238,4 +241,8 @@ class Methods:
 
     def _receipt_of(self, mined: Mined) -> dict[str, Any]:
         logs = self._ledger.store.logs_of(mined)
-        return views.receipt(mined, self._at(mined.block).block_hash(), logs)
+        return views.receipt(mined, block_hash(self._at(mined.block)), logs)
+
+
+def _gas_used(header: Header) -> int:
+    return int.from_bytes(raw_field(header, Field.GAS_USED), "big")

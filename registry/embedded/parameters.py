@@ -12,7 +12,7 @@ from typing import Any
 from protocol.errors import Malformed
 from registry.embedded.admission import MAX_RAW
 from registry.embedded.calls import Call
-from registry.embedded.execution import BLOCK_GAS
+from registry.embedded.sealing import BLOCK_GAS
 
 MAX_CHOICES = 256  # addresses in a filter, alternatives of a topic
 MAX_TOPICS = 4

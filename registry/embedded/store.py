@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from protocol.errors import LocalFault, Refused
+from protocol.header import Header, block_hash, encode_header, parse_header
 from registry.embedded.execution import Outcome
 from registry.embedded.rows import (
     LOG_COLUMNS,
@@ -39,7 +40,6 @@ from registry.embedded.rows import (
     to_found,
     to_mined,
 )
-from registry.embedded.sealing import Header
 
 FORMAT = 1
 MAX_LOGS = 10_000
@@ -81,7 +81,7 @@ class Store:
     ) -> None:
         """Makes a sealed block durable, whole or not at all; before anyone sees the block."""
         number = header.number
-        block = (number, bytes(header.block_hash()), header.encode())
+        block = (number, bytes(block_hash(header)), encode_header(header))
         with self._faults(), self._transaction() as sql:
             sql.executemany("INSERT OR IGNORE INTO node VALUES (?, ?)", nodes.items())
             sql.execute("INSERT INTO block VALUES (?, ?, ?)", block)
@@ -110,16 +110,16 @@ class Store:
         row = self._one("SELECT header FROM block ORDER BY number DESC LIMIT 1")
         if row is None:
             raise self._empty()
-        return Header.decode(row[0])
+        return parse_header(row[0])
 
     def header(self, number: int) -> Header | None:
         """The header at this height."""
         row = self._one("SELECT header FROM block WHERE number = ?", number)
-        return None if row is None else Header.decode(row[0])
+        return None if row is None else parse_header(row[0])
 
-    def number_of(self, block_hash: bytes) -> int | None:
+    def number_of(self, hashed: bytes) -> int | None:
         """The height of the block with this hash."""
-        row = self._one("SELECT number FROM block WHERE hash = ?", block_hash)
+        row = self._one("SELECT number FROM block WHERE hash = ?", hashed)
         return None if row is None else int(row[0])
 
     def hashes_down_from(self, number: int) -> Iterator[bytes]:

@@ -11,13 +11,32 @@ from typing import Any
 
 import rlp  # type: ignore[import-untyped,unused-ignore]
 
+from protocol.header import Header, block_hash
 from protocol.ids import Hash
 from registry.embedded.execution import decode_transaction
 from registry.embedded.pool import Pending
 from registry.embedded.rows import FoundLog, Mined
-from registry.embedded.sealing import BASE_FEE, DIFFICULTY, MIX_HASH, NONCE, OMMERS_HASH, Header
+from registry.embedded.sealing import BASE_FEE, DIFFICULTY, raw_field
 
 LEGACY = 0
+_HEADER_FIELDS = (
+    ("parentHash", False),
+    ("sha3Uncles", False),
+    ("miner", False),
+    ("stateRoot", False),
+    ("transactionsRoot", False),
+    ("receiptsRoot", False),
+    ("logsBloom", False),
+    ("difficulty", True),
+    ("number", True),
+    ("gasLimit", True),
+    ("gasUsed", True),
+    ("timestamp", True),
+    ("extraData", False),
+    ("mixHash", False),
+    ("nonce", False),
+    ("baseFeePerGas", True),
+)  # name and whether it is a number, in the order of the header's RLP
 
 
 def quantity(value: int) -> str:
@@ -32,39 +51,24 @@ def data(value: bytes) -> str:
 
 def block(header: Header, mined: Sequence[Mined], *, whole: bool) -> dict[str, Any]:
     """A block; its transactions ``whole``, or as hashes."""
-    block_hash = header.block_hash()
-    listed: list[Any] = [
-        transaction(item, block_hash) if whole else data(item.hash) for item in mined
+    name = block_hash(header)
+    shown: dict[str, Any] = {"hash": data(name)}
+    for place, (key, is_number) in enumerate(_HEADER_FIELDS):
+        value = raw_field(header, place)
+        shown[key] = quantity(int.from_bytes(value, "big")) if is_number else data(value)
+    shown["totalDifficulty"] = quantity(DIFFICULTY * (header.number + 1))
+    shown["size"] = quantity(_size(header, mined))
+    shown["transactions"] = [
+        transaction(item, name) if whole else data(item.hash) for item in mined
     ]
-    return {
-        "number": quantity(header.number),
-        "hash": data(block_hash),
-        "parentHash": data(header.parent_hash),
-        "sha3Uncles": data(OMMERS_HASH),
-        "miner": data(header.beneficiary),
-        "stateRoot": data(header.state_root),
-        "transactionsRoot": data(header.transactions_root),
-        "receiptsRoot": data(header.receipts_root),
-        "logsBloom": data(header.logs_bloom),
-        "difficulty": quantity(DIFFICULTY),
-        "totalDifficulty": quantity(DIFFICULTY * (header.number + 1)),
-        "gasLimit": quantity(header.gas_limit),
-        "gasUsed": quantity(header.gas_used),
-        "timestamp": quantity(header.timestamp),
-        "extraData": data(header.extra_data),
-        "mixHash": data(MIX_HASH),
-        "nonce": data(NONCE),
-        "baseFeePerGas": quantity(BASE_FEE),
-        "size": quantity(_size(header, mined)),
-        "transactions": listed,
-        "uncles": [],
-    }
+    shown["uncles"] = []
+    return shown
 
 
-def transaction(mined: Mined, block_hash: Hash) -> dict[str, Any]:
+def transaction(mined: Mined, block: Hash) -> dict[str, Any]:
     """A transaction in its block."""
     place = {
-        "blockHash": data(block_hash),
+        "blockHash": data(block),
         "blockNumber": quantity(mined.block),
         "transactionIndex": quantity(mined.position),
     }
@@ -77,13 +81,13 @@ def waiting(pending: Pending) -> dict[str, Any]:
     return _transaction(pending.raw, pending.hash, pending.sender) | place
 
 
-def receipt(mined: Mined, block_hash: Hash, logs: Sequence[FoundLog]) -> dict[str, Any]:
+def receipt(mined: Mined, block: Hash, logs: Sequence[FoundLog]) -> dict[str, Any]:
     """What came of a transaction; ``logs`` are its own."""
     decoded = decode_transaction(mined.raw)
     return {
         "transactionHash": data(mined.hash),
         "transactionIndex": quantity(mined.position),
-        "blockHash": data(block_hash),
+        "blockHash": data(block),
         "blockNumber": quantity(mined.block),
         "from": data(mined.sender),
         "to": data(decoded.to) if decoded.to else None,
@@ -157,4 +161,4 @@ def _price(decoded: Any) -> int:
 
 def _size(header: Header, mined: Sequence[Mined]) -> int:
     bodies = [m.raw if m.raw[0] < 0xC0 else rlp.decode(m.raw) for m in mined]
-    return len(rlp.encode([header.fields(), bodies, []]))
+    return len(rlp.encode([list(header.fields), bodies, []]))

@@ -24,7 +24,7 @@ def _envelope(members: dict[Any, Any]) -> bytes:
     return cbor.dumps(cbor.Tag(suit.TAG_ENVELOPE, members))
 
 
-def _signed(manifest_bytes: bytes, more: dict[Any, bytes] | None = None) -> bytes:
+def signed(manifest_bytes: bytes, more: dict[Any, bytes] | None = None) -> bytes:
     """An envelope with a genuine signature over any manifest, with any further members."""
     authenticated = cbor.dumps(suit.write_digest(suit.digest_of(manifest_bytes)))
     block = cose.write_sign1(
@@ -41,7 +41,7 @@ def _edited(edit: Edit) -> bytes:
     """A genuinely signed envelope whose manifest was edited before it was signed."""
     elements = cbor.loads(manifest.build(samples.MANIFEST), max_bytes=4096)
     edit(elements)
-    return _signed(cbor.dumps(elements))
+    return signed(cbor.dumps(elements))
 
 
 def _sequence(element: int, edit: Callable[[list[Any]], None]) -> Edit:
@@ -133,7 +133,7 @@ def envelopes() -> dict[str, tuple[bytes, str]]:
             "unsigned-member",
         ),
         "a severed install sequence": (
-            _signed(manifest.build(samples.MANIFEST), {suit.INSTALL: b"\x80"}),
+            signed(manifest.build(samples.MANIFEST), {suit.INSTALL: b"\x80"}),
             "unsigned-member",
         ),
         "an unknown member": (

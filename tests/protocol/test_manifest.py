@@ -9,13 +9,13 @@ from typing import Any
 
 import cwt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol import cbor, cose, manifest, suit
+from protocol import cbor, cose, manifest, payload, suit
 from protocol.errors import FirmledgerError, Malformed, Misuse, Untrusted
 from protocol.ids import KeyId, ProductId, Version
-from tests.protocol import golden_formats, samples, tampering
+from tests.protocol import golden_formats, samples, structures, tampering
 
 OURS = {
     "Ed25519": samples.ENVELOPE,
@@ -67,9 +67,24 @@ def test_round_trip(product: ProductId, version: Version, counter: int, size: in
     assert manifest.parse(manifest.build(said)) == said
 
 
-def test_envelope_sizes() -> None:
-    assert len(samples.ENVELOPE) <= 600
-    assert len(samples.NOTED_ENVELOPE) <= 600 + len(samples.TEXT) + 45
+def test_the_spec_page_states_what_is_true() -> None:
+    page = " ".join((samples.REPO / "docs/spec/manifest.md").read_text().split())
+    said = replace(samples.MANIFEST, image_size=3_000_000)
+    built = manifest.build(said)
+    envelope = manifest.sign(built, samples.SIGNING)
+    assert len(envelope) == len(manifest.sign(built, samples.P256))
+    for stated in (
+        f"has {len(envelope)} bytes for an image of 64 KiB to 4 GiB",
+        f"manifest {len(built)}, of which encryption info {len(samples.INFO)}",
+        f"{len(payload.kdf_context())} bytes: `{payload.kdf_context().hex()}`",
+        f"`{manifest.VENDOR_ID}`",
+        f"envelope {manifest.MAX_ENVELOPE_BYTES:,} bytes",
+        f"release notes {manifest.MAX_NOTES_BYTES:,} bytes",
+        f"language tag {manifest.MAX_LANGUAGE_BYTES}",
+        f"encryption info {payload.MAX_INFO_BYTES}",
+        f"nesting is at most {cbor.MAX_DEPTH} deep",
+    ):
+        assert stated in page
 
 
 @pytest.mark.parametrize("name", sorted(golden_formats.vectors()))
@@ -154,6 +169,27 @@ def test_garbage_in_the_right_places_meets_only_our_error(values: list[Any]) -> 
         manifest.parse(cbor.dumps(dict(zip(keys, values, strict=False))))
     with pytest.raises(Malformed):
         manifest.parse(cbor.dumps(dict(zip(keys, map(cbor.dumps, values), strict=False))))
+
+
+foreign_values = (
+    st.none() | st.booleans() | st.integers(-300, 2**36) | st.binary(max_size=40)
+    | st.text(max_size=8) | st.lists(st.integers(0, 3), max_size=2)
+    | st.dictionaries(st.integers(-300, 300), st.binary(max_size=3), max_size=2)
+    | st.builds(structures.Wrapped, st.lists(st.integers(0, 30), max_size=4))
+)  # fmt: skip
+NOTED_DEEP = structures.deep(cbor.loads(manifest.build(samples.NOTED), max_bytes=4096))
+
+
+@given(st.integers(0, structures.places(NOTED_DEEP) - 1), foreign_values)
+@settings(max_examples=500)
+def test_any_part_replaced_and_genuinely_signed(place: int, value: Any) -> None:
+    """Whatever a key holder signs is refused, or says in full what it means."""
+    changed = cbor.dumps(structures.shallow(structures.replaced(NOTED_DEEP, place, value)))
+    try:
+        verified = manifest.verify(tampering.signed(changed), samples.KEYS)
+    except (Malformed, Untrusted):
+        return
+    assert manifest.build(verified.manifest) == changed
 
 
 def test_values_that_no_manifest_can_hold() -> None:

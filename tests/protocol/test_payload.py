@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 from typing import Any
 
 import cwt
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol import cbor, cose, payload, suit
 from protocol.errors import FirmledgerError, Malformed, Misuse, Refused, Untrusted
-from tests.protocol import samples
-from tests.protocol.test_manifest import draft_keys
+from tests.protocol import samples, structures
+from tests.protocol.test_manifest import draft_keys, foreign_values
 
 # The outer envelope of the draft's dependency example is signed by the key its earlier revisions
 # delegate to (draft-ietf-suit-firmware-encryption, suit-manifest-es-ecdh-dependency).
@@ -103,6 +104,20 @@ def test_garbage_meets_only_our_error(data: bytes) -> None:
     for attempt in (data, samples.INFO[:40] + data):
         with pytest.raises(FirmledgerError):
             payload.unwrap(attempt, samples.CLASS_KEY, samples.KID)
+
+
+INFO_DEEP = structures.deep(
+    cbor.loads(samples.INFO, max_bytes=payload.MAX_INFO_BYTES, tags=(payload.TAG_ENCRYPT,))
+)
+
+
+@given(st.integers(0, structures.places(INFO_DEEP) - 1), foreign_values)
+@settings(max_examples=300)
+def test_any_part_replaced(place: int, value: Any) -> None:
+    changed = cbor.dumps(structures.shallow(structures.replaced(INFO_DEEP, place, value)))
+    with contextlib.suppress(Malformed, Refused, Untrusted):
+        key, _ = payload.unwrap(changed, samples.CLASS_KEY, samples.KID)
+        assert key == samples.CONTENT_KEY
 
 
 # The stream

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import random
+import re
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import rlp
@@ -13,7 +17,14 @@ from hypothesis import strategies as st
 
 from protocol.digests import keccak256
 from protocol.errors import FirmledgerError, Malformed, Misuse, Untrusted
-from protocol.header import MAX_HEADER_BYTES, encode_header, parse_header
+from protocol.header import (
+    MAX_FIELDS,
+    MAX_HEADER_BYTES,
+    MAX_ITEMS,
+    MAX_VALIDATORS,
+    encode_header,
+    parse_header,
+)
 from protocol.ids import Address, Hash
 from protocol.proof import (
     MAX_SLOTS,
@@ -26,7 +37,7 @@ from protocol.proof import (
     verify_link,
     verify_state,
 )
-from protocol.trie import MAX_NODES
+from protocol.trie import EMPTY_ROOT, MAX_NODE_BYTES, MAX_NODES, MAX_VALUE_BYTES
 from tests.protocol.sealed import (
     CODE_HASH,
     CONTRACT,
@@ -292,6 +303,8 @@ def test_an_absent_contract_is_refused(world: World) -> None:
         rlp.encode([b"\x00", b"", bytes(32), bytes(32)]),
         rlp.encode([b"\x01" * 9, b"", bytes(32), bytes(32)]),
         rlp.encode([b"\x01", [], bytes(32), bytes(32)]),
+        rlp.encode([b"\x01", b"\x00", b"\x11" * 32, b"\x11" * 32]),
+        rlp.encode([b"", b"\x01" * 33, b"\x11" * 32, b"\x11" * 32]),
         rlp.encode([b"\x01", b"", bytes(32), bytes(32)]) + b"\x00",
     ],
 )
@@ -333,6 +346,15 @@ def test_sizes_are_bounded_before_anything_is_read(world: World, proof: Proof) -
         replace(proof, nodes=(*proof.nodes, b"")),
     ):
         assert refused(lambda big=big: check(big, world))[1] is Step.BOUND
+
+
+def test_the_largest_header_and_the_most_slots_are_read() -> None:
+    group, slots = validators(1), [keccak256(bytes([n])) for n in range(MAX_SLOTS)]
+    spare = MAX_HEADER_BYTES - len(World(WORDS, group=group, more=[bytes(1000)]).raw_header())
+    filled = World(WORDS, group=group, more=[bytes(1000 + spare)])
+    proof = assemble(filled.raw_header(), filled.get_proof(slots))
+    assert len(proof.header) == MAX_HEADER_BYTES
+    assert len(check(proof, filled, slots).values) == MAX_SLOTS
 
 
 def test_slots_that_cannot_be_asked_for_are_the_callers_fault(world: World, proof: Proof) -> None:
@@ -431,3 +453,36 @@ def test_no_bit_of_a_link_can_change() -> None:
         changed[bit // 8] ^= 1 << bit % 8
         with pytest.raises(FirmledgerError):
             verify_link(bytes(changed), addresses(group))
+
+
+# ---- the page
+
+
+def test_the_spec_page_states_the_limits_that_hold() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "spec" / "proof.md").read_text()
+    for phrase in (
+        f"one sealed block header, RLP (section 3) | {MAX_HEADER_BYTES:,} bytes |",
+        f"{MAX_NODES} nodes, each of 32 to {MAX_NODE_BYTES} bytes",
+        f"1 to {MAX_VALIDATORS} distinct addresses",
+        f"0 to {MAX_SLOTS} distinct storage slots",
+        f"| header | {MAX_HEADER_BYTES:,} | 8 | {MAX_ITEMS:,} |",
+        f"A list of 15 to {MAX_FIELDS} items",
+        f"a value of 1 to {MAX_VALUE_BYTES} bytes",
+        EMPTY_ROOT.hex(),
+    ):
+        assert phrase in page, phrase
+    assert (MAX_HEADER_BYTES, MAX_NODES, MAX_VALIDATORS, MAX_SLOTS) == (8192, 128, 64, 16)
+    assert (MAX_ITEMS, MAX_FIELDS, MAX_NODE_BYTES, MAX_VALUE_BYTES) == (1024, 32, 532, 110)
+    steps = re.findall(r"^(\d)\. \*\*([A-Z][a-z ]+)\.\*\*", page, re.MULTILINE)
+    assert [int(number) for number, _ in steps] == [int(step) for step in Step]
+
+
+def test_reading_proofs_loads_no_curve_until_seals_are_checked() -> None:
+    script = (
+        "import sys, protocol.proof, protocol.header;"
+        "print(sorted({'coincurve', 'rlp', 'trie', 'eth_utils', 'web3'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"

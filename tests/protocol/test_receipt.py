@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import cbor2
 import cwt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol import cose, digests, receipt
+from protocol import cbor, cose, digests, receipt
 from protocol.errors import Malformed, Untrusted
 from protocol.ids import Digest, ProductId, Version
-from tests.protocol import samples, tampering
+from tests.protocol import samples, structures, tampering
+from tests.protocol.test_manifest import foreign_values
 
 ALL = (
     (samples.CONFIRMED, samples.CONFIRMED_BYTES),
@@ -75,6 +77,18 @@ def test_the_longest_receipt_fits() -> None:
     )  # fmt: skip
     data = receipt.sign(longest, samples.DEVICE)
     assert receipt.verify(data, samples.DEVICE_PUBLIC) == longest
+
+
+def test_the_spec_page_states_what_is_true() -> None:
+    page = (samples.REPO / "docs/spec/receipt.md").read_text()
+    for stated in (
+        f"at most {receipt.MAX_RECEIPT_BYTES:,} bytes",
+        f"text, 1 to {receipt.MAX_REASON_BYTES} bytes",
+        f"1 to {receipt.MAX_NODE_BYTES} bytes",
+        f"text, at most {receipt.MAX_CONSENT_BYTES} bytes",
+        f"about {len(samples.CONFIRMED_BYTES)} bytes",
+    ):
+        assert stated in page
 
 
 def test_which_outcomes_count() -> None:
@@ -139,6 +153,24 @@ def test_garbage_meets_only_our_error(data: bytes) -> None:
     for attempt in (data, samples.CONFIRMED_BYTES[:45] + data):
         with pytest.raises((Malformed, Untrusted)):
             receipt.verify(attempt, samples.DEVICE_PUBLIC)
+
+
+BODY = cbor.loads(
+    cbor.loads(samples.ROLLED_BACK_BYTES, max_bytes=1024, tags=(18,)).value[2], max_bytes=1024
+)
+
+
+@given(st.integers(0, structures.places(BODY) - 1), foreign_values)
+@settings(max_examples=300)
+def test_any_part_replaced_and_genuinely_signed(place: int, value: Any) -> None:
+    body = cbor.dumps(structures.shallow(structures.replaced(BODY, place, value)))
+    device = receipt.device_id(samples.DEVICE_PUBLIC)
+    data = cose.write_sign1(body, cose.signer(samples.DEVICE), kid=device, detached=False)
+    try:
+        read = receipt.verify(data, samples.DEVICE_PUBLIC)
+    except (Malformed, Untrusted):
+        return
+    assert receipt.sign(read, samples.DEVICE) == data
 
 
 def test_an_independent_cose_library_agrees() -> None:

@@ -12,8 +12,8 @@ from eth_keys import keys
 from eth_utils import keccak
 from trie import HexaryTrie
 
+from protocol.header import Header, encode_header
 from protocol.ids import Address
-from registry.embedded.sealing import Header
 
 BLOCK_FIELDS = (
     *("parentHash", "sha3Uncles", "miner", "stateRoot", "transactionsRoot", "receiptsRoot"),
@@ -54,7 +54,7 @@ def sealers_of(fields: list[bytes]) -> list[bytes]:
 
 
 def sealers(header: Header) -> list[Address]:
-    return [Address(sealer) for sealer in sealers_of(rlp.decode(header.encode()))]
+    return [Address(sealer) for sealer in sealers_of(rlp.decode(encode_header(header)))]
 
 
 def check_account_proof(proof: dict[str, Any], state_root: bytes) -> None:
