@@ -215,7 +215,7 @@ class Registry:
 
     @classmethod
     def open(cls, directory: Path, *, clock: Clock) -> Self:
-        """Opens the registry in ``directory``; `Misuse` if there is none or its settings are bad."""
+        """Opens the registry in ``directory``; `Misuse` if there is none or a setting is bad."""
         settings = Settings.load(directory)
         ledger = None
         if settings.rpc is None:
@@ -294,7 +294,7 @@ class Registry:
         return fleet, Queued(product, row)
 
     def decide(self, decision: Decide) -> int:
-        """Queues what M of N decided; the outbox row. The approvals make it another act each time."""
+        """Queues what M of N decided, and returns the outbox row; other approvals, another act."""
         digest = sha256(json.dumps(decision.approvals.to_json(), sort_keys=True).encode())
         where = f"{decision.product_id}:{decision.release_id}"
         return self.outbox.submit(f"decide:{decision.action}:{where}:{digest}", decision)

@@ -1,4 +1,4 @@
-"""What every request passes: the bound on its body, the registry it is for, the operator's token."""
+"""What requests pass: the bound on their body, the registry meant, the operator's token."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ ThisProduct = Annotated[ProductId, Depends(product_of)]
 
 
 async def small_body(request: Request, most: int) -> bytes:
-    """A body of at most ``most`` bytes, whole; `Malformed` ``oversized`` as soon as it is longer."""
+    """A body of at most ``most`` bytes; `Malformed` ``oversized`` as soon as it is longer."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
