@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
 import pytest
 import rlp
+from coincurve import PublicKey
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -330,6 +332,20 @@ def test_a_seal_has_one_form() -> None:
     ):
         assert refusal(with_seals(sealed, [bad, *good[1:]]), addresses(group)) == "bad-seal"
     assert check_seals(sealed, addresses(group)) == addresses(group[:3])
+
+
+def test_recovery_ids_above_one_are_refused_even_where_a_key_can_be_recovered() -> None:
+    group = validators(4)
+    sealed = seal(make_header(group), group[:3])
+    digest, good = seal_digest(sealed), sealed.extra.seals
+    recovered = 0
+    for r in range(1, 12):  # below p - n, so that r + n is a point's x as well
+        made = r.to_bytes(32, "big") + good[0][32:64] + b"\x02"
+        with suppress(ValueError):
+            PublicKey.from_signature_and_message(made, digest, hasher=None)
+            recovered += 1
+        assert refusal(with_seals(sealed, [made, *good[1:]]), addresses(group)) == "bad-seal"
+    assert recovered
 
 
 def test_the_upper_half_of_the_curve_starts_where_the_standard_says() -> None:
