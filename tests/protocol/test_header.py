@@ -131,6 +131,8 @@ def remade(at: Field, value: object) -> bytes:
         remade(Field.NUMBER, b"\x01" * 9),
         remade(Field.NUMBER, b"\x00\x01"),
         remade(Field.TIMESTAMP, b"\x01" * 9),
+        remade(Field.GAS_LIMIT, b"\x01" * 9),
+        remade(Field.GAS_USED, b"\x01" * 9),
         remade(Field.TIMESTAMP, b"\x00"),
         remade(Field.TIMESTAMP, [b"\x01"]),
         remade(Field.DIFFICULTY, b"\x01" * 33),
@@ -189,7 +191,23 @@ def test_the_largest_header_fits_its_limit() -> None:
     group, vote = validators(MAX_VALIDATORS), Vote(Address(ONE), add=True)
     made = make_header(group, number=2**64 - 1, timestamp=2**64 - 1, vote=vote)
     header = seal(made, group)
-    assert len(sealers(parse_header(encode_header(header)))) == MAX_VALIDATORS
+    read = parse_header(encode_header(header))
+    assert check_seals(read, addresses(group)) == addresses(group)
+    with pytest.raises(Misuse):
+        check_seals(read, addresses(validators(MAX_VALIDATORS + 1)))
+
+
+def test_opaque_fields_are_counted_and_their_depth_is_bounded() -> None:
+    group = validators(1)
+    deep: list[object] = []
+    for _ in range(6):
+        deep = [deep]
+    known = make_header(group).fields
+    for more in ([b""] * (MAX_FIELDS - 15), [deep]):
+        assert list(parse_header(rlp.encode([*known, *more])).fields[15:]) == more
+    for more in ([b""] * (MAX_FIELDS - 14), [[deep]]):
+        with pytest.raises(Malformed):
+            parse_header(rlp.encode([*known, *more]))
 
 
 # ---- digests
