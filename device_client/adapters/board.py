@@ -42,10 +42,10 @@ def call(
     name = Path(command[0]).name
     if code is None:
         raise _failed(name, f"it did not end within {deadline:g} seconds", "tool-deadline")
-    if code != 0:
-        raise _failed(name, f"it ended with {code}; what it said is on stderr")
     if len(output) > MAX_OUTPUT:
         raise _failed(name, f"it printed more than {MAX_OUTPUT} bytes", "tool-output")
+    if code != 0:
+        raise _failed(name, f"it ended with {code}; what it said is on stderr")
     try:
         return output.decode()
     except UnicodeDecodeError:

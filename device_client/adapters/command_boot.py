@@ -20,9 +20,9 @@ Rules:
    region ``boot.entries``, two copies written in turn. They say what *would* be on trial.
 2. Whether it is, the command says: the slot is primary (on trial), or good (not switched to yet),
    or bad (given up, or used up).
-3. The order of the steps makes every cut readable as before or after: a switch is entries,
-   ``set-state good``, ``set-primary``; a vacation is ``set-state bad``, entries; a settlement is
-   ``set-state``, entries.
+3. The order of the steps makes every cut readable as before or after: to vacate is entries, then
+   ``set-state bad``; to switch is ``set-state good``, entries, then ``set-primary``, which decides;
+   to settle is ``set-state``, which decides, then entries.
 
 How many boots are left is the command's affair: while a trial is pending, `record` gives the number
 that was allowed.
@@ -100,27 +100,26 @@ class CommandBoot:
 
     def vacate(self, slot: str) -> None:
         """Withdraw the entry of the inactive slot."""
-        record = vacated(self.record(), slot)
+        self._keep(vacated(self.record(), slot))
         if self._state(slot) != _BAD:
             self._set("set-state", slot, _BAD)
-        self._keep(record)
 
     def arm(self, slot: str, entry: Entry, attempts: int) -> None:
         """The switch."""
-        record, before = armed(self.record(), slot, entry, attempts), self.record()
+        before = self.record()
+        record = armed(before, slot, entry, attempts)
         if record == before:
             return
-        if before.entry(slot).standing is not Standing.EMPTY or self._state(slot) != _BAD:
-            self.vacate(slot)
-        self._keep(record)
+        self._keep(vacated(before, slot))  # no entry of it is in force while its state changes
         self._set("set-state", slot, _GOOD)
+        self._keep(record)
         self._set("set-primary", slot, attempts=attempts)
 
     def settle(self, healthy: bool) -> None:
         """End the trial."""
         before = self.record()
         record = kept(before) if healthy else given_up(before)
-        self._set("set-state", other(self._entries()[1].primary), _GOOD if healthy else _BAD)
+        self._set("set-state", before.trial or "", _GOOD if healthy else _BAD)
         self._keep(record)
 
     def reboot(self) -> None:
