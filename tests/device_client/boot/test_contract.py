@@ -8,6 +8,7 @@ by a backend that was just opened, as if its process had died after the step bef
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -55,10 +56,8 @@ class Pair:
             "give up": lambda: self.settle(False),
             "damage": self.damage,
         }
-        try:
+        with contextlib.suppress(BothRefused):
             self.model = steps[word]()
-        except FirmledgerError:
-            pass
         self.agree()
 
     def spare(self) -> str:
@@ -107,7 +106,11 @@ class Pair:
         return self.model
 
 
-class refusing_alike:  # noqa: N801 - reads as a statement
+class BothRefused(Exception):
+    """Model and backend refused a step with the same reason."""
+
+
+class refusing_alike:
     """The model's answer; where the model refuses, the body must refuse with the same reason."""
 
     def __init__(self, rule: Callable[[], BootRecord]) -> None:
@@ -126,7 +129,7 @@ class refusing_alike:  # noqa: N801 - reads as a statement
             return False
         assert isinstance(error, FirmledgerError), "the model refuses, the backend does not"
         assert error.reason == self.refused.reason
-        raise self.refused
+        raise BothRefused
 
 
 @pytest.fixture(params=sorted(BOARDS))

@@ -66,7 +66,7 @@ def lived(board: GrubBoard) -> list[tuple[bytes, bytes, str]]:
 
 
 def torn(old: bytes, new: bytes) -> Iterator[bytes]:
-    """Every cut of a write: by bytes from either end, by sectors, each changed byte alone or not."""
+    """Every cut of a write: from either end, at each byte; and each changed byte alone, or not."""
     for at in range(BLOCK_BYTES + 1):
         yield new[:at] + old[at:]
         yield old[:at] + new[at:]

@@ -1,4 +1,4 @@
-"""U-Boot's redundant environment, written by Debian's fw_setenv and read by a bootloader's rules."""
+"""U-Boot's redundant environment, written by Debian's fw_setenv, read by a bootloader's rules."""
 
 from __future__ import annotations
 
