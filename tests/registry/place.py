@@ -1,7 +1,7 @@
 """A registry as it stands in its directory, with a publisher and devices around it.
 
-Nothing runs in the background: `Place.settle` moves time, the ledger, the outbox and the catalogue on,
-step by step. Every key in here is a test vector, derived from a name.
+Nothing runs in the background: `Place.settle` moves time, the ledger, the outbox and the catalogue
+on, step by step. Every key in here is a test vector, derived from a name.
 """
 
 from __future__ import annotations
@@ -129,7 +129,9 @@ class Place:
         plain = {"rollout": EVERYONE, "hardware": (1, 3)} | changes
         conditions = Conditions(Version.parse(version), counter, **plain)  # type: ignore[arg-type]
         entropy = Stream(f"build {version} {changes}".encode())
-        return intake.build(firmware, self.work / f"r-{version}", self.keys, conditions, entropy=entropy)
+        return intake.build(
+            firmware, self.work / f"r-{version}", self.keys, conditions, entropy=entropy
+        )
 
     def approved(self, draft: Draft, *names: str) -> Draft:
         for name in names or PEOPLE[:2]:
