@@ -21,7 +21,7 @@ SETUP := command -v "$(or $(PYTHON),python3)" >/dev/null || { \
 	"$(or $(PYTHON),python3)" requirements/install.py $(if $(PYTHON),--python "$(PYTHON)")
 
 help: ## Show these doors
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 demo: ## The whole story in two minutes: publish, prove, flash, roll back, audit
 	@$(SETUP) registry

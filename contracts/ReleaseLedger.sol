@@ -15,9 +15,13 @@ import {StateWord} from "./lib/StateWord.sol";
 /// new commitment, then the event. Nothing is called from here but the signature precompile.
 contract ReleaseLedger is IReleaseLedger {
     using Governing for Governance;
-    using Governing for address[];
     using Rollout for Head;
     using StateWord for uint256;
+
+    /// @dev A struct, so that a place found once can be handed on; in storage it is the bare 32 bytes.
+    struct Commitment {
+        bytes32 value;
+    }
 
     struct Fleet {
         bytes32 root;
@@ -31,7 +35,7 @@ contract ReleaseLedger is IReleaseLedger {
     /// @dev Devices prove slots of the first two mappings: their places are part of the format
     /// (docs/spec/commitments.md) and never move.
     mapping(bytes32 productId => bytes32) private _products;
-    mapping(bytes32 productId => mapping(uint32 releaseId => bytes32)) private _releases;
+    mapping(bytes32 productId => mapping(uint32 releaseId => Commitment)) private _releases;
     mapping(bytes32 productId => mapping(bytes32 imageDigest => uint32)) private _images;
     mapping(bytes32 productId => Fleet) private _fleets;
     mapping(bytes32 digest => mapping(address approver => bool)) private _approved;
@@ -46,7 +50,7 @@ contract ReleaseLedger is IReleaseLedger {
         if (governance.epoch != 1) revert EpochMismatch(1, governance.epoch);
         governance.requireValid();
         Head memory head;
-        _products[productId] = Commitments.product(productId, Commitments.governance(governance, 1), 0, 0, head);
+        _products[productId] = Commitments.product(productId, Commitments.governance(governance, 0), 0, 0, head);
         emit ProductCreated(productId, msg.sender, salt, Product(governance, 0, 0, head));
     }
 
@@ -54,8 +58,7 @@ contract ReleaseLedger is IReleaseLedger {
     function amend(bytes32 productId, Product calldata product, Governance calldata next, Approvals calldata approvals)
         external
     {
-        (bytes32 current, bytes32 pending) = _requireCurrent(productId, product);
-        Governance calldata governance = product.governance;
+        (Governance calldata governance, bytes32 current, bytes32 pending) = _requireCurrent(productId, product);
         bytes32 nextHash = _requireSuccessor(governance, next);
         address[] memory signers = _requireApproved(
             Commitments.amendment(productId, nextHash, governance.epoch, approvals.validUntil), governance, approvals
@@ -73,10 +76,10 @@ contract ReleaseLedger is IReleaseLedger {
 
     /// @inheritdoc IReleaseLedger
     function restrict(bytes32 productId, Product calldata product, Governance calldata next) external {
-        _requireCurrent(productId, product);
-        _requireWatcher(product.governance);
-        bytes32 nextHash = _requireSuccessor(product.governance, next);
-        product.governance.requireRestriction(next, msg.sender);
+        (Governance calldata governance,,) = _requireCurrent(productId, product);
+        _requireWatcher(governance);
+        bytes32 nextHash = _requireSuccessor(governance, next);
+        governance.requireRestriction(next, msg.sender);
         address[] memory signers = new address[](1);
         signers[0] = msg.sender;
         _replace(productId, product, next, nextHash, signers);
@@ -84,21 +87,21 @@ contract ReleaseLedger is IReleaseLedger {
 
     /// @inheritdoc IReleaseLedger
     function cancel(bytes32 productId, Product calldata product) external {
-        _requireCurrent(productId, product);
-        _requireWatcher(product.governance);
+        (Governance calldata governance,,) = _requireCurrent(productId, product);
+        _requireWatcher(governance);
         if (!_isPending(product)) revert NothingPending(productId);
-        uint32 epoch = product.governance.epoch + 1;
-        bytes32 current = Commitments.governance(product.governance, epoch);
+        uint32 epoch = governance.epoch + 1;
+        bytes32 current = Commitments.governance(governance, 1);
         _products[productId] = Commitments.product(productId, current, 0, 0, product.head);
-        Governance memory governance = product.governance;
-        governance.epoch = epoch;
-        emit AmendmentCancelled(productId, msg.sender, Product(governance, 0, 0, product.head));
+        Governance memory changed = governance;
+        changed.epoch = epoch;
+        emit AmendmentCancelled(productId, msg.sender, Product(changed, 0, 0, product.head));
     }
 
     /// @inheritdoc IReleaseLedger
     function pause(bytes32 productId, Product calldata product) external {
-        (bytes32 current, bytes32 pending) = _requireCurrent(productId, product);
-        _requireWatcher(product.governance);
+        (Governance calldata governance, bytes32 current, bytes32 pending) = _requireCurrent(productId, product);
+        _requireWatcher(governance);
         _requireNotPaused(productId, product);
         Head memory head = product.head;
         head.pausedAt = uint64(block.timestamp);
@@ -109,11 +112,11 @@ contract ReleaseLedger is IReleaseLedger {
 
     /// @inheritdoc IReleaseLedger
     function unpause(bytes32 productId, Product calldata product, Approvals calldata approvals) external {
-        (bytes32 current, bytes32 pending) = _requireCurrent(productId, product);
+        (Governance calldata governance, bytes32 current, bytes32 pending) = _requireCurrent(productId, product);
         Head memory head = product.head;
         if (head.pausedAt == 0) revert ProductNotPaused(productId);
         address[] memory signers =
-            _requireDecided(productId, 0, Action.Unpause, head.pauses, product.governance, approvals);
+            _requireDecided(productId, 0, Action.Unpause, head.pauses, governance, approvals);
         head.pausedTotal += uint64(block.timestamp) - head.pausedAt;
         head.pausedAt = 0;
         _products[productId] = Commitments.product(productId, current, pending, product.effectiveAt, head);
@@ -122,8 +125,8 @@ contract ReleaseLedger is IReleaseLedger {
 
     /// @inheritdoc IReleaseLedger
     function setFleet(bytes32 productId, Product calldata product, bytes32 root, uint32 size) external {
-        _requireCurrent(productId, product);
-        if (msg.sender != product.governance.enroller) revert NotAuthorized(msg.sender, "enroller");
+        (Governance calldata governance,,) = _requireCurrent(productId, product);
+        if (msg.sender != governance.enroller) revert NotAuthorized(msg.sender, "enroller");
         Fleet storage current = _fleets[productId];
         uint32 epoch = current.epoch + 1;
         (current.root, current.size, current.epoch) = (root, size, epoch);
@@ -138,8 +141,8 @@ contract ReleaseLedger is IReleaseLedger {
 
     /// @inheritdoc IReleaseLedger
     function withdraw(bytes32 productId, Product calldata product, bytes32 hash) external {
-        _requireCurrent(productId, product);
-        if (!product.governance.approvers.isMember(msg.sender)) revert NotAuthorized(msg.sender, "approver");
+        (Governance calldata governance,,) = _requireCurrent(productId, product);
+        if (!governance.isApprover(msg.sender)) revert NotAuthorized(msg.sender, "approver");
         _withdrawn[productId][hash] = true;
         emit TermsWithdrawn(productId, hash, msg.sender);
     }
@@ -152,7 +155,7 @@ contract ReleaseLedger is IReleaseLedger {
         returns (uint32 releaseId)
     {
         bytes32 productId = terms.productId;
-        (bytes32 current, bytes32 pending) = _requireCurrent(productId, product);
+        (Governance calldata governance, bytes32 current, bytes32 pending) = _requireCurrent(productId, product);
         Head calldata old = product.head;
         _requireNotPaused(productId, product);
         if (terms.version <= old.version) revert VersionNotRising(old.version, terms.version);
@@ -160,7 +163,6 @@ contract ReleaseLedger is IReleaseLedger {
         Rollout.requireValid(terms, block.timestamp);
         bytes32 hash = Commitments.terms(terms);
         if (_withdrawn[productId][hash]) revert TermsAreWithdrawn(productId, hash);
-        Governance calldata governance = product.governance;
         address[] memory signers = _requireApproved(
             Commitments.approval(hash, governance.epoch, approvals.validUntil), governance, approvals
         );
@@ -171,8 +173,8 @@ contract ReleaseLedger is IReleaseLedger {
         uint256 delay = signers.length == governance.approvers.length ? 0 : governance.releaseDelay;
         State memory state = State(old.startOf(block.timestamp, delay, terms.notBefore), StateWord.BORN, 0);
         _products[productId] = Commitments.product(productId, current, pending, product.effectiveAt, head);
-        _releases[productId][releaseId] =
-            Commitments.release(productId, releaseId, hash, state.startsAt, state.word, 0);
+        _releases[productId][releaseId].value =
+            Commitments.release(productId, releaseId, hash, state);
         _images[productId][terms.imageDigest] = releaseId;
         emit ReleasePublished(
             productId, releaseId, terms.imageDigest, terms, state, governance.epoch, approvals
@@ -183,13 +185,13 @@ contract ReleaseLedger is IReleaseLedger {
     function halt(bytes32 productId, Product calldata product, Release calldata release, string calldata reason)
         external
     {
-        _requireCurrent(productId, product, release);
-        if (!product.governance.isGuardian(msg.sender)) revert NotAuthorized(msg.sender, "guardian");
+        (Governance calldata governance, Commitment storage place) = _requireCurrent(productId, product, release);
+        if (!governance.isGuardian(msg.sender)) revert NotAuthorized(msg.sender, "guardian");
         uint256 word = release.state.word;
         _requireStatus(word, Status.Active);
         if (bytes(reason).length > MAX_REASON) revert ReasonTooLong(bytes(reason).length);
         word = word.halted(product.head.clock(block.timestamp));
-        State memory state = _update(productId, release, word, release.state.logRoot);
+        State memory state = _update(place, productId, release, word, release.state.logRoot);
         emit ReleaseHalted(productId, release.releaseId, msg.sender, state, reason);
     }
 
@@ -200,15 +202,15 @@ contract ReleaseLedger is IReleaseLedger {
         Release calldata release,
         Approvals calldata approvals
     ) external {
-        _requireCurrent(productId, product, release);
+        (Governance calldata governance, Commitment storage place) = _requireCurrent(productId, product, release);
         uint256 word = release.state.word;
         _requireStatus(word, Status.Halted);
         uint8 nonce = word.halts();
         if (nonce == StateWord.MAX_HALTS) revert HaltsExhausted(release.releaseId);
         address[] memory signers =
-            _requireDecided(productId, release.releaseId, Action.Resume, nonce, product.governance, approvals);
+            _requireDecided(productId, release.releaseId, Action.Resume, nonce, governance, approvals);
         word = word.resumed(product.head.clock(block.timestamp));
-        State memory state = _update(productId, release, word, release.state.logRoot);
+        State memory state = _update(place, productId, release, word, release.state.logRoot);
         emit ReleaseResumed(productId, release.releaseId, state, signers);
     }
 
@@ -219,12 +221,12 @@ contract ReleaseLedger is IReleaseLedger {
         Release calldata release,
         Approvals calldata approvals
     ) external {
-        _requireCurrent(productId, product, release);
+        (Governance calldata governance, Commitment storage place) = _requireCurrent(productId, product, release);
         uint256 word = release.state.word;
         if (word.superseded()) revert AlreadySuperseded(release.releaseId);
         address[] memory signers =
-            _requireDecided(productId, release.releaseId, Action.Supersede, 0, product.governance, approvals);
-        State memory state = _update(productId, release, word.withSuperseded(), release.state.logRoot);
+            _requireDecided(productId, release.releaseId, Action.Supersede, 0, governance, approvals);
+        State memory state = _update(place, productId, release, word.withSuperseded(), release.state.logRoot);
         emit ReleaseSuperseded(productId, release.releaseId, state, signers);
     }
 
@@ -235,12 +237,12 @@ contract ReleaseLedger is IReleaseLedger {
         Release calldata release,
         Approvals calldata approvals
     ) external {
-        _requireCurrent(productId, product, release);
+        (Governance calldata governance, Commitment storage place) = _requireCurrent(productId, product, release);
         uint256 word = release.state.word;
         if (word.status() == Status.Revoked) revert WrongStatus(Status.Revoked);
         address[] memory signers =
-            _requireDecided(productId, release.releaseId, Action.Revoke, 0, product.governance, approvals);
-        State memory state = _update(productId, release, word.revoked(), release.state.logRoot);
+            _requireDecided(productId, release.releaseId, Action.Revoke, 0, governance, approvals);
+        State memory state = _update(place, productId, release, word.revoked(), release.state.logRoot);
         emit ReleaseRevoked(productId, release.releaseId, state, signers);
     }
 
@@ -252,12 +254,12 @@ contract ReleaseLedger is IReleaseLedger {
         uint8 kind,
         bytes32 evidence
     ) external {
-        _requireCurrent(productId, product, release);
-        if (!product.governance.auditors.isMember(msg.sender)) revert NotAuthorized(msg.sender, "auditor");
+        (Governance calldata governance, Commitment storage place) = _requireCurrent(productId, product, release);
+        if (!governance.isAuditor(msg.sender)) revert NotAuthorized(msg.sender, "auditor");
         if (kind > MAX_KIND) revert InvalidKind(kind);
         uint256 word = release.state.word.withAttested(kind);
         if (word == release.state.word) revert AlreadyAttested(kind);
-        State memory state = _update(productId, release, word, release.state.logRoot);
+        State memory state = _update(place, productId, release, word, release.state.logRoot);
         emit ReleaseAttested(productId, release.releaseId, msg.sender, kind, evidence, state);
     }
 
@@ -271,8 +273,8 @@ contract ReleaseLedger is IReleaseLedger {
         uint32 confirmedDelta,
         uint32 failedDelta
     ) external {
-        _requireCurrent(productId, product, release);
-        if (!product.governance.reporters.isMember(msg.sender)) revert NotAuthorized(msg.sender, "reporter");
+        (Governance calldata governance, Commitment storage place) = _requireCurrent(productId, product, release);
+        if (!governance.isReporter(msg.sender)) revert NotAuthorized(msg.sender, "reporter");
         uint256 word = release.state.word;
         uint32 size = word.logSize();
         if (newSize <= size) revert LogNotGrowing(size, newSize);
@@ -280,12 +282,12 @@ contract ReleaseLedger is IReleaseLedger {
         if (delta > newSize - size) revert DeltaExceedsGrowth(newSize - size, delta);
         word = word.withReceipts(newSize, confirmedDelta, failedDelta);
         State memory state = State(release.state.startsAt, word, root);
-        if (word.status() != Status.Active || !word.meets(product.governance.haltRule)) {
-            _update(productId, release, word, root);
+        if (word.status() != Status.Active || !word.meets(governance.haltRule)) {
+            _update(place, productId, release, word, root);
             emit ReceiptsAnchored(productId, release.releaseId, msg.sender, confirmedDelta, failedDelta, state);
             return;
         }
-        State memory halted = _update(productId, release, word.halted(product.head.clock(block.timestamp)), root);
+        State memory halted = _update(place, productId, release, word.halted(product.head.clock(block.timestamp)), root);
         emit ReceiptsAnchored(productId, release.releaseId, msg.sender, confirmedDelta, failedDelta, state);
         emit ReleaseHalted(productId, release.releaseId, address(this), halted, "halting rule met");
     }
@@ -301,7 +303,8 @@ contract ReleaseLedger is IReleaseLedger {
         Device calldata device
     ) external view returns (Reason) {
         _requireCurrent(terms.productId, product);
-        _requireCurrentRelease(terms.productId, releaseId, Commitments.terms(terms), state);
+        bytes32 given = Commitments.release(terms.productId, releaseId, Commitments.terms(terms), state);
+        _requireStored(terms.productId, releaseId, given);
         return product.head.eligible(terms, releaseId, state, device, block.timestamp);
     }
 
@@ -312,7 +315,7 @@ contract ReleaseLedger is IReleaseLedger {
 
     /// @inheritdoc IReleaseLedger
     function releaseSlot(bytes32 productId, uint32 releaseId) external view returns (bytes32) {
-        return _releases[productId][releaseId];
+        return _releases[productId][releaseId].value;
     }
 
     /// @inheritdoc IReleaseLedger
@@ -352,7 +355,7 @@ contract ReleaseLedger is IReleaseLedger {
         view
         returns (bytes32)
     {
-        return Commitments.amendment(productId, Commitments.governance(next, next.epoch), epoch, validUntil);
+        return Commitments.amendment(productId, Commitments.governance(next, 0), epoch, validUntil);
     }
 
     /// @inheritdoc IReleaseLedger
@@ -369,36 +372,43 @@ contract ReleaseLedger is IReleaseLedger {
 
     // -- is the record current -----------------------------------------------------------------------
 
-    /// @dev Refuses a product that is not the committed one. Returns the two governance hashes as the
-    /// commitment orders them, for acts that change the head only.
+    /// @dev Refuses a product that is not the committed one. Returns the governance in effect, and the two hashes
+    /// as the commitment orders them, for acts that change the head only.
     function _requireCurrent(bytes32 productId, Product calldata product)
         private
         view
-        returns (bytes32 current, bytes32 pending)
+        returns (Governance calldata governance, bytes32 current, bytes32 pending)
     {
         bytes32 stored = _products[productId];
-        if (stored == 0) revert UnknownProduct(productId);
-        bytes32 spelledOut = Commitments.governance(product.governance, product.governance.epoch);
-        bool changed = product.effectiveAt != 0 && block.timestamp >= product.effectiveAt;
-        (current, pending) = changed ? (product.other, spelledOut) : (spelledOut, product.other);
-        bytes32 given = Commitments.product(productId, current, pending, product.effectiveAt, product.head);
-        if (given != stored) revert StaleProduct(productId, stored, given);
+        bytes32 given;
+        (given, governance, current, pending) = Commitments.product(productId, product, block.timestamp);
+        if (given != stored) {
+            if (stored == 0) revert UnknownProduct(productId);
+            revert StaleProduct(productId, stored, given);
+        }
     }
 
-    function _requireCurrent(bytes32 productId, Product calldata product, Release calldata release) private view {
-        _requireCurrent(productId, product);
-        _requireCurrentRelease(productId, release.releaseId, release.termsHash, release.state);
-    }
-
-    function _requireCurrentRelease(bytes32 productId, uint32 releaseId, bytes32 hash, State calldata state)
+    /// @dev The same for a release of it. Returns the governance in effect, and where the commitment is stored.
+    function _requireCurrent(bytes32 productId, Product calldata product, Release calldata release)
         private
         view
+        returns (Governance calldata governance, Commitment storage place)
     {
-        bytes32 stored = _releases[productId][releaseId];
-        if (stored == 0) revert UnknownRelease(productId, releaseId);
-        bytes32 given =
-            Commitments.release(productId, releaseId, hash, state.startsAt, state.word, state.logRoot);
-        if (given != stored) revert StaleRelease(productId, releaseId, stored, given);
+        (governance,,) = _requireCurrent(productId, product);
+        place = _requireStored(productId, release.releaseId, Commitments.release(productId, release));
+    }
+
+    function _requireStored(bytes32 productId, uint32 releaseId, bytes32 given)
+        private
+        view
+        returns (Commitment storage place)
+    {
+        place = _releases[productId][releaseId];
+        bytes32 stored = place.value;
+        if (given != stored) {
+            if (stored == 0) revert UnknownRelease(productId, releaseId);
+            revert StaleRelease(productId, releaseId, stored, given);
+        }
     }
 
     // -- who asks ------------------------------------------------------------------------------------
@@ -435,7 +445,7 @@ contract ReleaseLedger is IReleaseLedger {
         address previous = address(0);
         for (uint256 i = 0; i < count; ++i) {
             address signer = _signerOf(digest, approvals.signatures[i]);
-            if (!governance.approvers.isMember(signer)) revert NotAnApprover(signer);
+            if (!governance.isApprover(signer)) revert NotAnApprover(signer);
             if (signer <= previous) revert SignersNotAscending(previous, signer);
             signers[i] = previous = signer;
         }
@@ -470,7 +480,7 @@ contract ReleaseLedger is IReleaseLedger {
         if (next.epoch != governance.epoch + 1) revert EpochMismatch(governance.epoch + 1, next.epoch);
         next.requireValid();
         if (next.governanceDelay != governance.governanceDelay) revert InvalidGovernance("governanceDelay");
-        return Commitments.governance(next, next.epoch);
+        return Commitments.governance(next, 0);
     }
 
     function _isPending(Product calldata product) private view returns (bool) {
@@ -491,13 +501,14 @@ contract ReleaseLedger is IReleaseLedger {
         emit GovernanceChanged(productId, Product(next, 0, 0, product.head), signers);
     }
 
-    function _update(bytes32 productId, Release calldata release, uint256 word, bytes32 logRoot)
-        private
-        returns (State memory state)
-    {
-        state = State(release.state.startsAt, word, logRoot);
-        _releases[productId][release.releaseId] = Commitments.release(
-            productId, release.releaseId, release.termsHash, state.startsAt, word, logRoot
-        );
+    function _update(
+        Commitment storage place,
+        bytes32 productId,
+        Release calldata release,
+        uint256 word,
+        bytes32 logRoot
+    ) private returns (State memory state) {
+        (state.startsAt, state.word, state.logRoot) = (release.state.startsAt, word, logRoot);
+        place.value = Commitments.release(productId, release, word, logRoot);
     }
 }

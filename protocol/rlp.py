@@ -26,7 +26,6 @@ Item: TypeAlias = "bytes | list[Item]"
 Encodable: TypeAlias = "bytes | Sequence[Encodable]"
 
 _SHORT = 55  # longest payload whose length fits the prefix byte itself
-_LENGTH_OF_LENGTH = 8  # the prefix byte has room for no more
 
 
 def decode(data: bytes, *, max_bytes: int, max_depth: int, max_items: int) -> Item:
@@ -145,9 +144,7 @@ def _prefix(base: int, size: int) -> bytes:
     """The bytes before a payload of ``size``; ``base`` is 0x80 for strings, 0xc0 for lists."""
     if size <= _SHORT:
         return bytes([base + size])
-    length = from_uint(size)
-    if len(length) > _LENGTH_OF_LENGTH:
-        raise Misuse("rlp-oversized", "item refused", "its length does not fit 8 bytes", "split it")
+    length = from_uint(size)  # at most 8 bytes: memory holds no more
     return bytes([base + _SHORT + len(length)]) + length
 
 

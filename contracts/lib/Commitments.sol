@@ -58,97 +58,184 @@ library Commitments {
         "uint64 validUntil)"
     );
 
+    // Calldata is hashed as it came, without a look at each value: this halves what a halt computes. It is
+    // sound because a value out of its type's range hashes to what no record hashes to, so it matches no
+    // commitment; and because whatever becomes a commitment is also carried by an event, whose encoder reads
+    // every value and refuses those out of range.
+
     // -- commitments ---------------------------------------------------------------------------------
 
-    /// @notice What storage holds for a product.
+    /// @notice What storage holds for a product whose record is `p` at `time`; the governance in it, and the
+    /// hashes of the current and the pending one. Which of the two `g` is follows from `effectiveAt` alone.
+    function product(bytes32 productId, IReleaseLedger.Product calldata p, uint256 time)
+        internal
+        view
+        returns (bytes32 slot, IReleaseLedger.Governance calldata g, bytes32 current, bytes32 pending)
+    {
+        assembly ("memory-safe") {
+            g := add(p, calldataload(p))
+        }
+        current = governance(g, 0);
+        bytes32 tag = TAG_PRODUCT;
+        assembly ("memory-safe") {
+            pending := calldataload(add(p, 0x20)) // other
+            let effectiveAt := calldataload(add(p, 0x40))
+            if and(gt(effectiveAt, 0), iszero(lt(time, effectiveAt))) {
+                let outgoing := pending
+                pending := current
+                current := outgoing
+            }
+            let m := mload(0x40)
+            mstore(m, tag)
+            mstore(add(m, 0x20), chainid())
+            mstore(add(m, 0x40), address())
+            mstore(add(m, 0x60), productId)
+            mstore(add(m, 0x80), current)
+            mstore(add(m, 0xa0), pending)
+            calldatacopy(add(m, 0xc0), add(p, 0x40), 0xe0) // effectiveAt, head
+            slot := keccak256(m, 0x1a0)
+        }
+    }
+
+    /// @notice What storage shall hold for a product.
     function product(
         bytes32 productId,
         bytes32 current,
         bytes32 pending,
         uint64 effectiveAt,
         IReleaseLedger.Head memory head
-    ) internal view returns (bytes32) {
-        return keccak256(
-            abi.encode(TAG_PRODUCT, block.chainid, address(this), productId, current, pending, effectiveAt, head)
-        );
+    ) internal view returns (bytes32 slot) {
+        bytes32 tag = TAG_PRODUCT;
+        assembly ("memory-safe") {
+            let m := mload(0x40)
+            mstore(m, tag)
+            mstore(add(m, 0x20), chainid())
+            mstore(add(m, 0x40), address())
+            mstore(add(m, 0x60), productId)
+            mstore(add(m, 0x80), current)
+            mstore(add(m, 0xa0), pending)
+            mstore(add(m, 0xc0), effectiveAt)
+            for { let i := 0 } lt(i, 0xc0) { i := add(i, 0x20) } {
+                mstore(add(add(m, 0xe0), i), mload(add(head, i)))
+            }
+            slot := keccak256(m, 0x1a0)
+        }
     }
 
-    /// @notice What storage holds for a release.
-    function release(
-        bytes32 productId,
-        uint32 releaseId,
-        bytes32 termsHash,
-        uint64 startsAt,
-        uint256 word,
-        bytes32 logRoot
-    ) internal view returns (bytes32) {
-        return keccak256(
-            abi.encode(
-                TAG_RELEASE, block.chainid, address(this), productId, releaseId, termsHash, startsAt, word, logRoot
-            )
-        );
+    /// @notice What storage holds for a release whose record is `r`.
+    function release(bytes32 productId, IReleaseLedger.Release calldata r) internal view returns (bytes32) {
+        return release(productId, r, r.state.word, r.state.logRoot);
+    }
+
+    /// @notice What storage shall hold for the release whose record was `r`.
+    function release(bytes32 productId, IReleaseLedger.Release calldata r, uint256 word, bytes32 logRoot)
+        internal
+        view
+        returns (bytes32 slot)
+    {
+        bytes32 tag = TAG_RELEASE;
+        assembly ("memory-safe") {
+            let m := mload(0x40)
+            mstore(m, tag)
+            mstore(add(m, 0x20), chainid())
+            mstore(add(m, 0x40), address())
+            mstore(add(m, 0x60), productId)
+            calldatacopy(add(m, 0x80), r, 0x60) // releaseId, termsHash, startsAt
+            mstore(add(m, 0xe0), word)
+            mstore(add(m, 0x100), logRoot)
+            slot := keccak256(m, 0x120)
+        }
+    }
+
+    /// @notice What storage holds for a release whose record is in pieces.
+    function release(bytes32 productId, uint32 releaseId, bytes32 termsHash, IReleaseLedger.State memory state)
+        internal
+        view
+        returns (bytes32 slot)
+    {
+        bytes32 tag = TAG_RELEASE;
+        assembly ("memory-safe") {
+            let m := mload(0x40)
+            mstore(m, tag)
+            mstore(add(m, 0x20), chainid())
+            mstore(add(m, 0x40), address())
+            mstore(add(m, 0x60), productId)
+            mstore(add(m, 0x80), releaseId)
+            mstore(add(m, 0xa0), termsHash)
+            mstore(add(m, 0xc0), mload(state))
+            mstore(add(m, 0xe0), mload(add(state, 0x20)))
+            mstore(add(m, 0x100), mload(add(state, 0x40)))
+            slot := keccak256(m, 0x120)
+        }
     }
 
     // -- hashStruct of the records -------------------------------------------------------------------
 
     /// @notice `hashStruct` of terms.
-    function terms(IReleaseLedger.Terms calldata t) internal pure returns (bytes32) {
-        return keccak256(
-            abi.encode(
-                TERMS_TYPEHASH,
-                t.productId,
-                t.version,
-                t.securityCounter,
-                t.imageDigest,
-                t.manifestDigest,
-                t.imageSize,
-                t.hardwareMin,
-                t.hardwareMax,
-                t.minVersion,
-                t.notBefore,
-                t.expiry,
-                t.requiredAttestations,
-                t.critical,
-                t.keyEpoch,
-                _phases(t.rollout)
-            )
-        );
-    }
-
-    /// @notice `hashStruct` of a governance, with `epoch` in the place of its own.
-    function governance(IReleaseLedger.Governance calldata g, uint32 epoch) internal pure returns (bytes32) {
-        return keccak256(
-            abi.encode(
-                GOVERNANCE_TYPEHASH,
-                keccak256(abi.encodePacked(g.approvers)),
-                g.threshold,
-                epoch,
-                keccak256(abi.encodePacked(g.guardians)),
-                keccak256(abi.encodePacked(g.auditors)),
-                keccak256(abi.encodePacked(g.reporters)),
-                g.enroller,
-                _keys(g.keys),
-                keccak256(abi.encode(RULE_TYPEHASH, g.haltRule)),
-                g.releaseDelay,
-                g.governanceDelay
-            )
-        );
-    }
-
-    function _phases(IReleaseLedger.Phase[] calldata phases) private pure returns (bytes32) {
-        bytes32[] memory hashes = new bytes32[](phases.length);
-        for (uint256 i = 0; i < phases.length; ++i) {
-            hashes[i] = keccak256(abi.encode(PHASE_TYPEHASH, phases[i]));
+    function terms(IReleaseLedger.Terms calldata t) internal pure returns (bytes32 hash) {
+        (bytes32 typehash, bytes32 phaseTypehash) = (TERMS_TYPEHASH, PHASE_TYPEHASH);
+        assembly ("memory-safe") {
+            let m := mload(0x40) // typehash and 15 members; then a typehash and 5 members; then the hashes
+            let phase := add(m, 0x200)
+            let hashes := add(phase, 0xc0)
+            mstore(phase, phaseTypehash)
+            let from := add(t, calldataload(add(t, 0x1c0)))
+            let end := add(hashes, shl(5, calldataload(from)))
+            from := add(from, 0x20)
+            for { let to := hashes } lt(to, end) { to := add(to, 0x20) } {
+                calldatacopy(add(phase, 0x20), from, 0xa0)
+                mstore(to, keccak256(phase, 0xc0))
+                from := add(from, 0xa0)
+            }
+            mstore(m, typehash)
+            calldatacopy(add(m, 0x20), t, 0x1c0) // the 14 members before `rollout`
+            mstore(add(m, 0x1e0), keccak256(hashes, sub(end, hashes)))
+            hash := keccak256(m, 0x200)
         }
-        return keccak256(abi.encodePacked(hashes));
     }
 
-    function _keys(IReleaseLedger.SigningKey[] calldata keys) private pure returns (bytes32) {
-        bytes32[] memory hashes = new bytes32[](keys.length);
-        for (uint256 i = 0; i < keys.length; ++i) {
-            hashes[i] = keccak256(abi.encode(KEY_TYPEHASH, keys[i]));
+    /// @notice `hashStruct` of a governance, were its epoch higher by `rise`.
+    function governance(IReleaseLedger.Governance calldata g, uint256 rise) internal pure returns (bytes32 hash) {
+        (bytes32 typehash, bytes32 keyTypehash, bytes32 ruleTypehash) =
+            (GOVERNANCE_TYPEHASH, KEY_TYPEHASH, RULE_TYPEHASH);
+        assembly ("memory-safe") {
+            // Hash of the accounts whose list is member number `at`/32 of `record`; overwrites memory at `free`.
+            function accounts(record, at, free) -> h {
+                let from := add(record, calldataload(add(record, at)))
+                let size := shl(5, calldataload(from))
+                calldatacopy(free, add(from, 0x20), size)
+                h := keccak256(free, size)
+            }
+
+            let m := mload(0x40)
+            let free := add(m, 0x180)
+            mstore(m, typehash)
+            mstore(add(m, 0x20), accounts(g, 0x00, free)) // approvers
+            mstore(add(m, 0x40), calldataload(add(g, 0x20))) // threshold
+            mstore(add(m, 0x60), add(calldataload(add(g, 0x40)), rise)) // epoch
+            mstore(add(m, 0x80), accounts(g, 0x60, free)) // guardians
+            mstore(add(m, 0xa0), accounts(g, 0x80, free)) // auditors
+            mstore(add(m, 0xc0), accounts(g, 0xa0, free)) // reporters
+            mstore(add(m, 0xe0), calldataload(add(g, 0xc0))) // enroller
+
+            mstore(free, keyTypehash)
+            let hashes := add(free, 0x60)
+            let from := add(g, calldataload(add(g, 0xe0)))
+            let end := add(hashes, shl(5, calldataload(from)))
+            from := add(from, 0x20)
+            for { let to := hashes } lt(to, end) { to := add(to, 0x20) } {
+                calldatacopy(add(free, 0x20), from, 0x40)
+                mstore(to, keccak256(free, 0x60))
+                from := add(from, 0x40)
+            }
+            mstore(add(m, 0x100), keccak256(hashes, sub(end, hashes))) // keys
+
+            mstore(free, ruleTypehash)
+            calldatacopy(add(free, 0x20), add(g, 0x100), 0x40)
+            mstore(add(m, 0x120), keccak256(free, 0x60)) // haltRule
+            calldatacopy(add(m, 0x140), add(g, 0x140), 0x40) // releaseDelay, governanceDelay
+            hash := keccak256(m, 0x180)
         }
-        return keccak256(abi.encodePacked(hashes));
     }
 
     // -- digests that approvers sign -----------------------------------------------------------------

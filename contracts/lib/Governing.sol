@@ -13,21 +13,58 @@ library Governing {
 
     // -- roles ---------------------------------------------------------------------------------------
 
-    function isMember(address[] calldata members, address account) internal pure returns (bool) {
-        for (uint256 i = 0; i < members.length; ++i) {
-            if (members[i] == account) return true;
-        }
-        return false;
+    // Places of the account lists among the members of a governance.
+    uint256 private constant APPROVERS = 0x00;
+    uint256 private constant GUARDIANS = 0x60;
+    uint256 private constant AUDITORS = 0x80;
+    uint256 private constant REPORTERS = 0xa0;
+
+    function isApprover(IReleaseLedger.Governance calldata g, address account) internal pure returns (bool) {
+        return _holds(g, APPROVERS, account);
     }
 
     /// @notice Whether `account` may halt: a named guardian, or any approver if none is named.
     function isGuardian(IReleaseLedger.Governance calldata g, address account) internal pure returns (bool) {
-        return isMember(g.guardians.length == 0 ? g.approvers : g.guardians, account);
+        return _holds(g, _isEmpty(g, GUARDIANS) ? APPROVERS : GUARDIANS, account);
     }
 
     /// @notice Whether `account` may pause, cancel and restrict: an approver or a guardian.
     function isWatcher(IReleaseLedger.Governance calldata g, address account) internal pure returns (bool) {
-        return isMember(g.approvers, account) || isMember(g.guardians, account);
+        return _holds(g, APPROVERS, account) || _holds(g, GUARDIANS, account);
+    }
+
+    function isAuditor(IReleaseLedger.Governance calldata g, address account) internal pure returns (bool) {
+        return _holds(g, AUDITORS, account);
+    }
+
+    function isReporter(IReleaseLedger.Governance calldata g, address account) internal pure returns (bool) {
+        return _holds(g, REPORTERS, account);
+    }
+
+    /// @dev Finds the list as {Commitments-governance} does, so what is read here is what was hashed there.
+    function _holds(IReleaseLedger.Governance calldata g, uint256 role, address account)
+        private
+        pure
+        returns (bool found)
+    {
+        assembly ("memory-safe") {
+            let wanted := shr(96, shl(96, account))
+            let from := add(g, calldataload(add(g, role)))
+            let last := add(from, shl(5, calldataload(from)))
+            for {} lt(from, last) {} {
+                from := add(from, 0x20)
+                if eq(calldataload(from), wanted) {
+                    found := 1
+                    break
+                }
+            }
+        }
+    }
+
+    function _isEmpty(IReleaseLedger.Governance calldata g, uint256 role) private pure returns (bool empty) {
+        assembly ("memory-safe") {
+            empty := iszero(calldataload(add(g, calldataload(add(g, role)))))
+        }
     }
 
     // -- well formed ---------------------------------------------------------------------------------
@@ -136,6 +173,13 @@ library Governing {
         return a.length == b.length && _within(a, b);
     }
 
+    function _contains(address[] calldata all, address account) private pure returns (bool) {
+        for (uint256 i = 0; i < all.length; ++i) {
+            if (all[i] == account) return true;
+        }
+        return false;
+    }
+
     /// @dev `some` is `all`, or `all` without `account`.
     function _onlyWithout(address[] calldata some, address[] calldata all, address account)
         private
@@ -143,7 +187,7 @@ library Governing {
         returns (bool)
     {
         if (!_within(some, all)) return false;
-        return some.length == all.length || (some.length + 1 == all.length && !isMember(some, account) && isMember(all, account));
+        return some.length == all.length || (some.length + 1 == all.length && !_contains(some, account) && _contains(all, account));
     }
 
     function _keysOnlyLowered(IReleaseLedger.SigningKey[] calldata from, IReleaseLedger.SigningKey[] calldata to)

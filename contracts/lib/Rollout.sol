@@ -15,8 +15,13 @@ library Rollout {
     uint256 internal constant MAX_PHASES = 4;
 
     /// @notice The product's clock: `time` less all pauses; it stands still while the product is paused.
-    function clock(IReleaseLedger.Head calldata head, uint256 time) internal pure returns (uint256) {
-        return (head.pausedAt == 0 ? time : head.pausedAt) - head.pausedTotal;
+    /// @dev Read without range checks: the head has been matched with its commitment.
+    function clock(IReleaseLedger.Head calldata head, uint256 time) internal pure returns (uint256 ticks) {
+        assembly ("memory-safe") {
+            let pausedAt := calldataload(add(head, 0x60))
+            if pausedAt { time := pausedAt }
+            ticks := sub(time, calldataload(add(head, 0x80))) // less pausedTotal, which has all passed
+        }
     }
 
     /// @notice Start of a release published at `time` (product not paused), on the product's clock.

@@ -83,7 +83,9 @@ library StateWord {
 
     /// @notice Active to halted at `clock`; the number of halts stays at {MAX_HALTS} once there.
     function halted(uint256 word, uint256 clock) internal pure returns (uint256) {
-        if (halts(word) < MAX_HALTS) word += 1 << HALTS;
+        unchecked {
+            if (halts(word) < MAX_HALTS) word += 1 << HALTS;
+        }
         return _withStatus(word, IReleaseLedger.Status.Halted) | (clock & U40) << HALTED_AT;
     }
 

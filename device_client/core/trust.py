@@ -20,11 +20,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
-from protocol.header import MAX_HEADER_BYTES, MAX_VALIDATORS, block_hash, link_ok, parse_header
-
 from protocol import cbor
 from protocol.bundle import Anchor, Fresh, View, prove
 from protocol.errors import Malformed, Refused, Untrusted
+from protocol.header import MAX_HEADER_BYTES, MAX_VALIDATORS, block_hash, link_ok, parse_header
 from protocol.ids import U64_MAX, Address, Hash
 from protocol.ledger import StateWord, Status
 from protocol.trustfile import TrustFile

@@ -128,7 +128,7 @@ class BlockRun:
 
 
 def decode_transaction(raw: bytes) -> SignedTransactionAPI:
-    """A raw legacy, 2930 or 1559 transaction; whatever py-evm raises passes (see `pool`)."""
+    """A raw legacy, 2930 or 1559 transaction; whatever py-evm raises passes (see `admission`)."""
     return ParisVM.get_transaction_builder().decode(raw)
 
 

@@ -35,6 +35,7 @@ from protocol.ids import Address
 from registry.embedded.sealing import address_of
 
 VALIDATORS = 4
+KEY_BYTES = 32
 MAX_KEY_FILE = 1024
 
 Entropy = Callable[[int], bytes]
@@ -129,7 +130,7 @@ def draw_key(entropy: Entropy) -> PrivateKey:
     """A secp256k1 key; draws again in the one case of 2**128 where the number is no key."""
     while True:
         try:
-            return PrivateKey(entropy(32))
+            return PrivateKey(entropy(KEY_BYTES))
         except ValueError:
             continue
 
@@ -164,7 +165,10 @@ def _read_text(path: Path) -> str:
 
 def _read_key(path: Path) -> PrivateKey:
     try:
-        return PrivateKey(bytes.fromhex(_read_text(path).strip()))
+        secret = bytes.fromhex(_read_text(path).strip())
+        if len(secret) != KEY_BYTES:  # coincurve would fill up a shorter one
+            raise ValueError(f"{len(secret)} bytes")
+        return PrivateKey(secret)
     except ValueError as fault:
         raise LocalFault(
             "key-damaged",

@@ -30,6 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
 
+from protocol.errors import LocalFault
 from protocol.header import Field, Header, block_hash
 from protocol.ids import Address, Hash
 from registry.embedded import execution, sealing
@@ -93,6 +94,7 @@ class EmbeddedLedger:
         self.validators = tuple(sealing.address_of(key.public_key) for key in self._keys)
         self.chain_id = store.chain_id()
         self._head = _head(store.head())
+        _check_keys(home, self.validators, self._head.header)
         self._sealed_at = steady()
         self._writing = threading.Lock()
         self._wake, self._stop = threading.Event(), threading.Event()
@@ -139,7 +141,11 @@ class EmbeddedLedger:
         lock = Lock(home)
         try:
             store = Store(home.chain_file)
-            return cls(home, lock, store, clock=clock, heartbeat=heartbeat, steady=steady)
+            try:
+                return cls(home, lock, store, clock=clock, heartbeat=heartbeat, steady=steady)
+            except BaseException:
+                store.close()
+                raise
         except BaseException:
             lock.release()
             raise
@@ -277,6 +283,16 @@ class EmbeddedLedger:
 
 def _head(header: Header) -> Head:
     return Head(header, block_hash(header))
+
+
+def _check_keys(home: Home, held: Sequence[Address], head: Header) -> None:
+    if tuple(held) != head.extra.validators:
+        raise LocalFault(
+            "ledger-keys",
+            f"{home.ledger} not opened",
+            "its validators' keys are not those of its chain",
+            "put the keys back that were made with it",
+        )
 
 
 def _draft(

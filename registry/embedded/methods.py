@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 MAX_PROVED_SLOTS = 1024
 MAX_FEE_HISTORY = 1024
+MAX_PERCENTILES = 100
 CLIENT = "firmledger-embedded/1"
 HEAD_TAGS = frozenset({"latest", "pending", "safe", "finalized"})
 
@@ -97,14 +98,12 @@ class Methods:
         if not isinstance(wanted, dict):
             raise invalid("a filter is an object")
         first, last = self._range(wanted)
-        found = self._ledger.store.logs(
-            LogFilter(
-                first,
-                min(last, self._ledger.head.number),
-                parameters.address_choice(wanted.get("address")),
-                parameters.topic_choices(wanted.get("topics")),
-            )
-        )
+        addresses = parameters.address_choice(wanted.get("address"))
+        topics = parameters.topic_choices(wanted.get("topics"))
+        head = self._ledger.head.number
+        if first > head:
+            return []
+        found = self._ledger.store.logs(LogFilter(first, min(last, head), addresses, topics))
         return [views.log(item) for item in found]
 
     def _fee_history(self, params: object) -> Any:
@@ -113,13 +112,16 @@ class Methods:
         wanted = parameters.quantity(count) if isinstance(count, str) else count
         if not isinstance(wanted, int) or not 0 < wanted <= MAX_FEE_HISTORY:
             raise invalid(f"a fee history has 1 to {MAX_FEE_HISTORY} blocks")
+        wanted_rewards = percentiles or []
+        if not isinstance(wanted_rewards, list) or len(wanted_rewards) > MAX_PERCENTILES:
+            raise invalid(f"at most {MAX_PERCENTILES} percentiles are taken, in a list")
         headers = [self._at(number) for number in range(max(0, last - wanted + 1), last + 1)]
         free = views.quantity(0)
         return {
             "oldestBlock": views.quantity(headers[0].number),
             "baseFeePerGas": [free] * (len(headers) + 1),
             "gasUsedRatio": [_gas_used(header) / BLOCK_GAS for header in headers],
-            "reward": [[free] * len(percentiles or []) for _ in headers],
+            "reward": [[free] * len(wanted_rewards) for _ in headers],
         }
 
     # Accounts and calls
@@ -178,7 +180,7 @@ class Methods:
     # Which block is meant
 
     def _number(self, tag: object) -> int:
-        if tag is None or tag in HEAD_TAGS:
+        if tag is None or (isinstance(tag, str) and tag in HEAD_TAGS):
             return self._ledger.head.number
         return 0 if tag == "earliest" else parameters.quantity(tag)
 

@@ -184,8 +184,9 @@ def test_what_is_no_extra_data_is_malformed(parts: list[object]) -> None:
 
 
 def test_the_largest_header_fits_its_limit() -> None:
-    group = validators(MAX_VALIDATORS)
-    header = seal(make_header(group, number=2**64 - 1, timestamp=2**64 - 1), group)
+    group, vote = validators(MAX_VALIDATORS), Vote(Address(ONE), add=True)
+    made = make_header(group, number=2**64 - 1, timestamp=2**64 - 1, vote=vote)
+    header = seal(made, group)
     assert len(sealers(parse_header(encode_header(header)))) == MAX_VALIDATORS
 
 
@@ -329,6 +330,15 @@ def test_a_seal_has_one_form() -> None:
     ):
         assert refusal(with_seals(sealed, [bad, *good[1:]]), addresses(group)) == "bad-seal"
     assert check_seals(sealed, addresses(group)) == addresses(group[:3])
+
+
+def test_the_upper_half_of_the_curve_starts_where_the_standard_says() -> None:
+    group = validators(4)
+    sealed = seal(make_header(group), group[:3])
+    good = sealed.extra.seals
+    for s, reason in ((ORDER // 2, "foreign-seal"), (ORDER // 2 + 1, "bad-seal")):
+        made = good[0][:32] + s.to_bytes(32, "big") + good[0][64:]
+        assert refusal(with_seals(sealed, [made, *good[1:]]), addresses(group)) == reason
 
 
 def test_no_bit_of_a_sealed_header_can_change() -> None:

@@ -303,6 +303,8 @@ def test_an_absent_contract_is_refused(world: World) -> None:
         rlp.encode([b"\x00", b"", bytes(32), bytes(32)]),
         rlp.encode([b"\x01" * 9, b"", bytes(32), bytes(32)]),
         rlp.encode([b"\x01", [], bytes(32), bytes(32)]),
+        rlp.encode([b"\x01", b"\x00", b"\x11" * 32, b"\x11" * 32]),
+        rlp.encode([b"", b"\x01" * 33, b"\x11" * 32, b"\x11" * 32]),
         rlp.encode([b"\x01", b"", bytes(32), bytes(32)]) + b"\x00",
     ],
 )
@@ -344,6 +346,15 @@ def test_sizes_are_bounded_before_anything_is_read(world: World, proof: Proof) -
         replace(proof, nodes=(*proof.nodes, b"")),
     ):
         assert refused(lambda big=big: check(big, world))[1] is Step.BOUND
+
+
+def test_the_largest_header_and_the_most_slots_are_read() -> None:
+    group, slots = validators(1), [keccak256(bytes([n])) for n in range(MAX_SLOTS)]
+    spare = MAX_HEADER_BYTES - len(World(WORDS, group=group, more=[bytes(1000)]).raw_header())
+    filled = World(WORDS, group=group, more=[bytes(1000 + spare)])
+    proof = assemble(filled.raw_header(), filled.get_proof(slots))
+    assert len(proof.header) == MAX_HEADER_BYTES
+    assert len(check(proof, filled, slots).values) == MAX_SLOTS
 
 
 def test_slots_that_cannot_be_asked_for_are_the_callers_fault(world: World, proof: Proof) -> None:

@@ -15,6 +15,7 @@ from protocol.trie import (
     EMPTY_ROOT,
     MAX_NODE_BYTES,
     MAX_NODES,
+    MAX_VALUE_BYTES,
     NodePool,
     lookup,
     verify,
@@ -142,6 +143,16 @@ def test_sizes_are_bounded_before_hashing() -> None:
         with pytest.raises(Malformed) as caught:
             NodePool(nodes)
         assert caught.value.reason == reason
+
+
+def test_the_largest_nodes_and_values_fit_their_limits() -> None:
+    account = rlp.encode([b"\xff" * 8, b"\xff" * 32, b"\xff" * 32, b"\xff" * 32])
+    assert len(account) == MAX_VALUE_BYTES
+    items = {keccak256(b"%d" % n): account for n in range(600)}
+    root, nodes = build_trie(items)
+    assert max(map(len, nodes.values())) == MAX_NODE_BYTES
+    for path in list(items)[:20]:
+        assert lookup(root, path, NodePool(proof_nodes(root, path, nodes))) == account
 
 
 HASH = b"\xee" * 32

@@ -180,7 +180,7 @@ def test_a_full_pool_makes_room_for_a_higher_fee_only(
     assert senders == [s.address.lower() for s in (fee, *strangers[:2])]
 
 
-def test_many_threads_send_and_nothing_is_lost(
+def test_many_threads_send_and_ask_and_nothing_is_lost(
     ledger: EmbeddedLedger, clock: SimClock, notebook: bytes
 ) -> None:
     senders = [Sender(ledger, "0x" + f"{n:02x}" * 32) for n in range(0x41, 0x45)]
@@ -194,7 +194,20 @@ def test_many_threads_send_and_nothing_is_lost(
         except BaseException as problem:  # shown by the assertion below
             problems.append(problem)
 
+    def question() -> None:
+        try:
+            for _ in range(25):
+                block = ask(ledger, "eth_getBlockByNumber", "latest", True)
+                logs = ask(ledger, "eth_getLogs", {"blockHash": block["hash"]})
+                assert len(logs) == len(block["transactions"])
+                message = {"to": hexed(notebook), "data": hexed(entry(1, 1))}
+                assert int(ask(ledger, "eth_call", message, "latest"), 16) > 0
+        except BaseException as problem:  # shown by the assertion below
+            problems.append(problem)
+
+    ledger.seal_now()  # so that no block with the notebook's creation is among those asked for
     threads = [threading.Thread(target=work, args=(raws,)) for raws in signed.values()]
+    threads += [threading.Thread(target=question) for _ in range(2)]
     for thread in threads:
         thread.start()
     while any(thread.is_alive() for thread in threads):

@@ -1,0 +1,161 @@
+"""A directory as the device's medium: one file per region.
+
+Guarantees: `write` and `read` are whole or raise; `sync` is fsync, after which the region's pages
+are dropped from the cache, so that reading back asks the medium; a new file's name is durable too.
+Errors of the system become `LocalFault`, in one place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from device_client.ports import Bytes
+from protocol.errors import LocalFault, Malformed
+
+_FIXES = {
+    errno.ENOSPC: ("disk-full", "free some space; what was written so far is kept"),
+    errno.EDQUOT: ("disk-full", "free some space; what was written so far is kept"),
+    errno.EROFS: ("read-only", "mount the file system writable"),
+    errno.EACCES: ("no-permission", "run as the user who owns the device directory"),
+    errno.EPERM: ("no-permission", "run as the user who owns the device directory"),
+    errno.ENOENT: ("missing-file", "set the device up with `init`"),
+    errno.EIO: ("medium-failed", "replace the medium"),
+}
+
+
+def fault(what: str, error: OSError) -> LocalFault:
+    """The system's error as ours."""
+    fallback = ("local-io", "see the system's log")
+    reason, fix = _FIXES.get(error.errno or 0, fallback)
+    return LocalFault(reason, f"{what} failed", os.strerror(error.errno or 0), fix)
+
+
+@contextlib.contextmanager
+def mapped(what: str) -> Iterator[None]:
+    """Turns an OSError inside into a `LocalFault`."""
+    try:
+        yield
+    except OSError as error:
+        raise fault(what, error) from error
+
+
+class Directory:
+    """Implements `ports.Disk` over the files below ``root``. Not shared between threads."""
+
+    def __init__(self, root: Path) -> None:
+        """``root`` must exist. Files are opened when first used, and stay open until `close`."""
+        self._root = root
+        self._open: dict[str, int] = {}
+
+    def size(self, name: str) -> int:
+        """How many bytes the region has; 0 if there is none."""
+        path = self._root / name
+        with mapped(f"reading {name}"):
+            return path.stat().st_size if path.exists() else 0
+
+    def reserve(self, name: str, size: int) -> None:
+        """Give the region at least ``size`` bytes, on blocks that are its own from then on."""
+        path = self._root / name
+        with mapped(f"reserving {size} bytes for {name}"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            new = not path.exists()
+            descriptor = self._descriptor(name, create=True)
+            if os.fstat(descriptor).st_size < size:
+                os.posix_fallocate(descriptor, 0, size)
+                os.fsync(descriptor)
+            if new:
+                sync_directory(path.parent)
+
+    def read(self, name: str, offset: int, into: memoryview) -> int:
+        """Fill ``into`` from ``offset``; how many bytes there were."""
+        done = 0
+        with mapped(f"reading {name}"):
+            descriptor = self._descriptor(name)
+            while done < len(into):
+                count = os.preadv(descriptor, [into[done:]], offset + done)
+                if count == 0:
+                    break
+                done += count
+        return done
+
+    def write(self, name: str, offset: int, data: Bytes) -> None:
+        """Write all of ``data``."""
+        rest, done = memoryview(data), 0
+        with mapped(f"writing {name}"):
+            descriptor = self._descriptor(name)
+            while done < len(rest):
+                done += os.pwrite(descriptor, rest[done:], offset + done)
+
+    def sync(self, name: str) -> None:
+        """Durable; and the cache is dropped."""
+        with mapped(f"making {name} durable"):
+            descriptor = self._descriptor(name)
+            os.fsync(descriptor)
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def lock(self, name: str) -> None:
+        """Make the region this process's alone until `close`; `LocalFault` if another has it."""
+        descriptor = self._descriptor(name)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise LocalFault(
+                "in-use",
+                f"{name} refused",
+                "another process is working on it",
+                "wait until it has ended, or stop it",
+            ) from error
+
+    def close(self) -> None:
+        """Close all files; locks end here."""
+        while self._open:
+            os.close(self._open.popitem()[1])
+
+    def _descriptor(self, name: str, *, create: bool = False) -> int:
+        if name not in self._open:
+            flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
+            with mapped(f"opening {name}"):
+                self._open[name] = os.open(self._root / name, flags, 0o600)
+        return self._open[name]
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_secret(path: Path, data: bytes) -> None:
+    """A new file of mode 0600 with ``data``, durable and whole, or none."""
+    draft = path.with_suffix(path.suffix + ".new")
+    with mapped(f"writing {path.name}"):
+        draft.unlink(missing_ok=True)
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(descriptor)
+        draft.replace(path)
+        sync_directory(path.parent)
+
+
+def read_bounded(path: Path, maximum: int) -> bytes:
+    """The file's bytes; `Malformed` if there are more than ``maximum``."""
+    with mapped(f"reading {path.name}"), path.open("rb") as file:
+        data = file.read(maximum + 1)
+    if len(data) > maximum:
+        raise Malformed(
+            "oversized",
+            f"{path.name} refused",
+            f"it has more than {maximum} bytes",
+            "check that it is the right file",
+        )
+    return data

@@ -1,0 +1,257 @@
+"""Registries over HTTP(S) as a source, asked in order; a download goes on where the last stopped.
+
+Rules:
+
+* Every answer is read up to a maximum and no further, and within a deadline: a slow drip ends as
+  surely as an endless body. Redirects are not followed; a compressed body is not asked for.
+* Whatever goes wrong on the wire is `Unreachable`, and the next registry is tried.
+* TLS with the system's trust store where the address says https. Nothing that is believed rests on
+  it: it hides what a device runs, and keeps strangers from wasting its time.
+
+Not for threads: the agent's thread polls while no download runs.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+from urllib.parse import urlencode, urlsplit
+
+from device_client.ports import Question
+from protocol.bundle import MEDIA_TYPE
+from protocol.errors import FirmledgerError, Misuse, Refused, Unreachable
+from protocol.ids import Digest
+
+TIMEOUT = 20
+"""Seconds without a byte after which a connection is given up."""
+DEADLINE = 120
+"""Seconds that an answer other than a payload may take in all, waiting not counted."""
+SLOWEST = 1024
+"""Bytes per second, on average over half a minute, below which a download is given up."""
+_PROBLEM_BYTES = 16 * 1024
+_PIECE = 1 << 20
+
+_T = TypeVar("_T")
+
+
+class HttpSource:
+    """Implements `ports.Source` over the device API of docs (``/v1``)."""
+
+    def __init__(self, registries: Sequence[str], timeout: float = TIMEOUT) -> None:
+        """``registries``: base addresses, in the order in which they are asked."""
+        if not registries:
+            raise Misuse(
+                "no-registry",
+                "nothing to ask",
+                "no registry is configured",
+                "name one with `init --registry URL`, or install from a file",
+            )
+        self._registries = [_checked(address) for address in registries]
+        self._timeout = timeout
+        self._seen: dict[str, tuple[str, bytes]] = {}
+
+    def poll(self, question: Question, maximum: int) -> bytes:
+        """The bundle for this device; the last one again where the registry says it still holds."""
+        query = urlencode(
+            {
+                "device": str(question.device),
+                "version": int(question.version),
+                "counter": question.security_counter,
+                "hardware": question.hardware,
+                "wait": question.wait,
+            }
+        )
+        path = f"/v1/products/{question.product}/bundle?{query}"
+        return self._first(lambda registry: self._bundle(registry, path, question.wait, maximum))
+
+    def payload(self, digest: Digest, offset: int, size: int) -> Iterator[bytes]:
+        """The payload from ``offset`` to ``size``; each registry goes on where the last stopped."""
+        problem: FirmledgerError | None = None
+        for registry in self._registries:
+            try:
+                for piece in self._range(registry, digest, offset, size):
+                    offset += len(piece)
+                    yield piece
+                return
+            except Unreachable as error:
+                problem = problem or error
+        if problem is not None:
+            raise problem
+
+    def send(self, receipt: bytes) -> None:
+        """Hand a receipt over; `Refused` if a registry read it and does not take it."""
+
+        def post(registry: str) -> None:
+            headers = {"Content-Type": "application/cose"}
+            with self._request(registry, "POST", "/v1/receipts", receipt, headers) as answer:
+                body = _bounded(answer, _PROBLEM_BYTES, time.monotonic() + DEADLINE)
+                if 400 <= answer.status < 500 and answer.status not in (408, 425, 429):
+                    raise _problem(Refused, "receipt-not-taken", registry, answer.status, body)
+                _require(answer.status in (200, 201, 202), registry, answer.status, body)
+
+        self._first(post)
+
+    def acknowledgement(self, leaf: Digest, maximum: int) -> bytes | None:
+        """The proof that a receipt is anchored, or None while it is not."""
+
+        def get(registry: str) -> bytes | None:
+            with self._request(registry, "GET", f"/v1/receipts/{leaf.hex()}") as answer:
+                body = _bounded(answer, maximum, time.monotonic() + DEADLINE)
+                if answer.status in (202, 404):
+                    return None
+                _require(answer.status == 200, registry, answer.status, body)
+                return body
+
+        return self._first(get)
+
+    # -- one registry ----------------------------------------------------------------------------
+
+    def _first(self, ask: Callable[[str], _T]) -> _T:
+        """The first answer of any registry; the first registry's error if none answers."""
+        problem: FirmledgerError | None = None
+        for registry in self._registries:
+            try:
+                return ask(registry)
+            except Unreachable as error:
+                problem = problem or error
+        assert problem is not None  # noqa: S101 - there is at least one registry
+        raise problem
+
+    def _bundle(self, registry: str, path: str, wait: int, maximum: int) -> bytes:
+        etag, body = self._seen.get(registry + path, ("", b""))
+        headers = {"Accept": MEDIA_TYPE}
+        if etag:
+            headers["If-None-Match"] = etag
+        with self._request(registry, "GET", path, None, headers, wait) as answer:
+            fresh = _bounded(answer, maximum, time.monotonic() + DEADLINE + wait)
+            if answer.status == 304 and etag:
+                return body
+            _require(answer.status == 200, registry, answer.status, fresh)
+            self._seen = {registry + path: (answer.headers.get("ETag", ""), fresh)}
+            return fresh
+
+    def _range(self, registry: str, digest: Digest, offset: int, size: int) -> Iterator[bytes]:
+        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        path = f"/v1/blobs/{digest.hex()}"
+        with self._request(registry, "GET", path, None, headers) as answer:
+            if answer.status not in (200, 206):
+                _require(False, registry, answer.status, _bounded(answer, _PROBLEM_BYTES, None))
+            start = _start(answer, registry, offset)
+            since, got = time.monotonic(), 0
+            while start < size:
+                piece = answer.read1(min(_PIECE, size - start))
+                if not piece:
+                    raise _gone(registry, f"it stopped after {start} of {size} bytes")
+                got += len(piece)
+                seconds = time.monotonic() - since
+                if seconds > 30 and got / seconds < SLOWEST:
+                    raise _gone(registry, f"it sends {got / seconds:.0f} bytes a second")
+                if start + len(piece) > offset:
+                    yield piece[max(0, offset - start) :]
+                start += len(piece)
+
+    @contextmanager
+    def _request(
+        self,
+        registry: str,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        wait: int = 0,
+    ) -> Iterator[http.client.HTTPResponse]:
+        url = urlsplit(registry)
+        kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
+        host = url.hostname or ""
+        connection = kind(host, url.port, timeout=self._timeout + wait)
+        sent = {"Accept-Encoding": "identity", "User-Agent": "firmledger-device", **(headers or {})}
+        try:
+            connection.request(method, url.path.rstrip("/") + path, body, sent)
+            yield connection.getresponse()
+        except (OSError, http.client.HTTPException) as error:
+            raise _gone(registry, _said(error)) from error
+        finally:
+            connection.close()
+
+
+def _checked(address: str) -> str:
+    try:
+        url = urlsplit(address)
+        good = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:
+        good = False
+    if not good or url.query or url.fragment or url.username:
+        raise Misuse(
+            "registry-address",
+            "registry refused",
+            f"{address[:80]!r} is no http or https address",
+            "give one like https://updates.example.org",
+        )
+    return address
+
+
+def _bounded(answer: http.client.HTTPResponse, maximum: int, deadline: float | None) -> bytes:
+    """The whole body; `Unreachable` if it is longer than ``maximum`` or takes too long."""
+    body = bytearray()
+    while piece := answer.read1(min(64 * 1024, maximum + 1 - len(body))):
+        body += piece
+        if len(body) > maximum:
+            raise Unreachable(
+                "oversized-answer",
+                "answer refused",
+                f"it has more than {maximum} bytes",
+                "ask another registry",
+            )
+        if deadline is not None and time.monotonic() > deadline:
+            raise Unreachable(
+                "slow-answer", "answer refused", "it took too long", "ask another registry"
+            )
+    return bytes(body)
+
+
+def _start(answer: http.client.HTTPResponse, registry: str, offset: int) -> int:
+    """At which byte of the payload the body begins."""
+    if answer.status == 200:
+        return 0
+    declared = answer.headers.get("Content-Range", "")
+    if not declared.startswith(f"bytes {offset}-"):
+        raise _gone(registry, f"it answered with range {declared[:60]!r} to byte {offset}")
+    return offset
+
+
+def _require(good: bool, registry: str, status: int, body: bytes) -> None:
+    if not good:
+        raise _problem(Unreachable, "registry-error", registry, status, body)
+
+
+def _problem(
+    family: type[FirmledgerError], reason: str, registry: str, status: int, body: bytes
+) -> FirmledgerError:
+    """A registry's problem+json (RFC 9457), or what can be said without one."""
+    try:
+        document = json.loads(body)
+        why = f"{document['reason']}: {document.get('why') or document.get('detail')}"
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        why = "no reason given"
+    return family(
+        reason,
+        f"{registry} refused",
+        f"HTTP {status}, {why}"[:300],
+        "see the registry's log, or ask another one",
+        status=status,
+    )
+
+
+def _gone(registry: str, why: str) -> Unreachable:
+    return Unreachable(
+        "unreachable", f"{registry} gave no answer", why, "check address and network, try again"
+    )
+
+
+def _said(error: Exception) -> str:
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return str(text)[:200]

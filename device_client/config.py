@@ -1,0 +1,162 @@
+"""``config.toml``: what the owner settled, read strictly.
+
+Guarantees: a file that was read is complete and in range; an unknown name is refused, for it is a
+setting that somebody believes to be in force. The file is for people: it is written once, by
+`init`, and edited by hand.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from dataclasses import dataclass, field, fields
+from datetime import UTC, tzinfo
+from pathlib import Path
+from typing import Any
+
+from device_client.adapters.directory import read_bounded
+from device_client.core.policy import Hold, Mode, Policy, Window
+from protocol.errors import LocalFault, Malformed, Misuse
+from protocol.ids import U32_MAX
+
+MAX_CONFIG_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Config:
+    """The settings, with what a new device has by default. Times in seconds."""
+
+    hardware: int = 0
+    profile: str = "trial"
+    registries: list[str] = field(default_factory=list)
+    mode: str = "auto"
+    windows: list[str] = field(default_factory=list)
+    timezone: str = "UTC"
+    critical_may_pass: list[str] = field(default_factory=list)
+    min_battery: int = 30
+    allow_metered: bool = False
+    busy_file: str = ""
+    busy_command: list[str] = field(default_factory=list)
+    metered_file: str = ""
+    battery_file: str = ""
+    health_check: list[str] = field(default_factory=list)
+    health_deadline: int = 60
+    attempts: int = 3
+    confirm: str = "auto"
+    slot_bytes: int = 0
+    poll_interval: int = 3600
+    longest_interval: int = 86400
+
+    @property
+    def policy(self) -> Policy:
+        """The owner's rules; `Misuse` for words that mean nothing."""
+        try:
+            mode = Mode(self.mode)
+            critical = frozenset(Hold(word) for word in self.critical_may_pass)
+        except ValueError as error:
+            raise _wrong(str(error)) from None
+        return Policy(
+            mode=mode,
+            windows=tuple(Window.parse(text) for text in self.windows),
+            critical=critical,
+            min_battery=self.min_battery,
+            allow_metered=self.allow_metered,
+        )
+
+    @property
+    def zone(self) -> tzinfo:
+        """The time zone of the windows."""
+        if self.timezone == "UTC":
+            return UTC
+        from zoneinfo import ZoneInfo
+
+        try:
+            return ZoneInfo(self.timezone)
+        except (KeyError, ValueError, OSError):
+            raise _wrong(f"{self.timezone[:40]!r} is no time zone known here") from None
+
+    def to_toml(self) -> str:
+        """The file; JSON's texts, numbers and lists are TOML's as well."""
+        notes = {
+            "hardware": "what this device is",
+            "registries": "asked in this order; none: those of trust.json",
+            "mode": "auto | ask | manual",
+            "windows": 'such as "mon-fri 22:00-06:00"; none: at any time',
+            "critical_may_pass": "some of: consent, busy, battery, metered, window",
+            "busy_file": "nothing is installed while one of these says so",
+            "health_check": "argv; exit 0 means healthy; it finds the image in FIRMLEDGER_SLOT",
+            "attempts": "boots that a trial may take",
+            "confirm": "auto | owner",
+            "slot_bytes": "size of a slot; 0: as large as the disk allows",
+            "poll_interval": "of the daemon, in seconds",
+        }
+        lines = []
+        for f in fields(self):
+            if f.name in notes:
+                lines.append(f"\n# {notes[f.name]}")
+            lines.append(f"{f.name} = {json.dumps(getattr(self, f.name))}")
+        return (
+            "# Settings of this device; docs/device.md explains them.\n" + "\n".join(lines) + "\n"
+        )
+
+    @classmethod
+    def parse(cls, data: bytes) -> Config:
+        """The settings in ``data``; `Malformed` or `Misuse` if they are not all in order."""
+        try:
+            document = tomllib.loads(data.decode())
+        except (ValueError, RecursionError) as error:
+            raise Malformed(
+                "config-syntax",
+                "config.toml refused",
+                str(error)[:200],
+                "correct the line, or set the device up again",
+            ) from None
+        known = {f.name: f for f in fields(cls)}
+        for name, value in document.items():
+            if name not in known:
+                raise _wrong(f"{name[:40]!r} is no setting")
+            _require_type(name, value, str(known[name].type))
+        config = cls(**document)
+        config._check()
+        return config
+
+    def _check(self) -> None:
+        for name, least, most in (
+            ("hardware", 0, U32_MAX),
+            ("min_battery", 0, 100),
+            ("health_deadline", 1, 24 * 3600),
+            ("attempts", 1, 255),
+            ("slot_bytes", 0, 2**40),
+            ("poll_interval", 1, 30 * 86400),
+            ("longest_interval", 1, 30 * 86400),
+        ):
+            if not least <= getattr(self, name) <= most:
+                raise _wrong(f"{name} is not between {least} and {most}")
+        if self.profile not in ("trial", "production") or self.confirm not in ("auto", "owner"):
+            raise _wrong("profile is trial or production, confirm is auto or owner")
+        _ = self.policy, self.zone
+
+
+def _require_type(name: str, value: Any, wanted: str) -> None:
+    kinds = {"int": int, "str": str, "bool": bool, "list[str]": list}
+    right = type(value) is kinds[wanted]
+    if right and wanted == "list[str]":
+        right = len(value) <= 64 and all(isinstance(v, str) for v in value)
+    if not right:
+        raise _wrong(f"{name} is not of type {wanted}")
+
+
+def _wrong(why: str) -> Misuse:
+    return Misuse("config", "config.toml refused", why, "see docs/device.md for the settings")
+
+
+def read_config(root: Path) -> Config:
+    """The settings of the device in ``root``; `LocalFault` if there is none."""
+    if not (root / "config.toml").exists():
+        raise LocalFault(
+            "not-set-up",
+            f"{root} refused",
+            "no device was set up there",
+            "run `firmledger-device -C DIR init`",
+        )
+    return Config.parse(read_bounded(root / "config.toml", MAX_CONFIG_BYTES))

@@ -1,0 +1,198 @@
+"""Everything a device must remember, in one record that is committed as a whole.
+
+Because it is one record, a transition and what follows from it (a receipt, a penalty, the counter)
+are durable together or not at all. What boots is not in here: that is the boot record's.
+
+Receipts are linked here (sequence, hash of the previous one): one *final* outcome per release, one
+refusal per release and reason. They leave the queue by `acknowledged` alone. Refusals give way
+when the queue is long; final outcomes never do.
+
+It does *not* sign, send or store anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+from device_client.core.machine import State
+from device_client.core.types import damaged, natural, octets, truth, words
+from protocol import cbor
+from protocol.digests import sha256
+from protocol.errors import FirmledgerError
+from protocol.ids import U32_MAX, Digest
+from protocol.receipt import MAX_RECEIPT_BYTES, NO_PREVIOUS, Consent, Outcome
+
+FORMAT = 1
+MAX_BOOK_BYTES = 96 * 1024
+MAX_QUEUE = 64
+REFUSALS_UP_TO = 32
+MAX_SPOKEN = 64
+MAX_HISTORY = 32
+OWNER = "owner"
+"""The reason of an outcome that the owner brought about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """A signed receipt on its way. ``sent``: handed over, and not yet shown to be anchored."""
+
+    receipt: bytes
+    release_id: int
+    sent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """One line of the device's own history, for people."""
+
+    time: int
+    what: str
+    release_id: int
+    version: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Book:
+    """``trust``: an encoded `core.trust.TrustState`, carried as it is. ``spoken``: (release,
+    reason, final) of receipts made, so that none is made twice. ``consent``: the manifest digest
+    the owner agreed to, and who and when. ``failures``: polls in a row that failed."""
+
+    state: State
+    trust: bytes
+    queue: tuple[Queued, ...] = ()
+    sequence: int = 0
+    previous: Digest = NO_PREVIOUS
+    spoken: tuple[tuple[int, str], ...] = ()
+    consent: tuple[Digest, Consent] | None = None
+    failures: int = 0
+    history: tuple[Happening, ...] = ()
+
+    # -- receipts --------------------------------------------------------------------------------
+
+    def wants(self, release_id: int, outcome: Outcome, reason: str) -> bool:
+        """Whether a receipt of this outcome is still to be made."""
+        if (release_id, _mark_of(outcome, reason)) in self.spoken:
+            return False
+        return outcome.final or len(self.queue) < REFUSALS_UP_TO
+
+    def queued(self, receipt: bytes, release_id: int, outcome: Outcome, reason: str) -> Book:
+        """With a signed receipt at the end of the queue."""
+        mark = (release_id, _mark_of(outcome, reason))
+        return replace(
+            self,
+            queue=(*self.queue, Queued(receipt, release_id))[-MAX_QUEUE:],
+            sequence=self.sequence + 1,
+            previous=sha256(receipt),
+            spoken=(*self.spoken, mark)[-MAX_SPOKEN:],
+        )
+
+    def handed_over(self, receipt: bytes) -> Book:
+        """With a receipt marked as sent."""
+        queue = tuple(replace(q, sent=True) if q.receipt == receipt else q for q in self.queue)
+        return replace(self, queue=queue)
+
+    def acknowledged(self, receipt: bytes) -> Book:
+        """Without a receipt whose inclusion under a proven anchor was shown."""
+        return replace(self, queue=tuple(q for q in self.queue if q.receipt != receipt))
+
+    # -- the rest --------------------------------------------------------------------------------
+
+    def noted(self, happening: Happening) -> Book:
+        """With one more line of history; the same line twice in a row is one."""
+        last = self.history[-1] if self.history else None
+        if last is not None and replace(last, time=happening.time) == happening:
+            return self
+        return replace(self, history=(*self.history, happening)[-MAX_HISTORY:])
+
+    def agreed(self, manifest_digest: Digest) -> Consent | None:
+        """The owner's consent to that release, if given."""
+        if self.consent is None or self.consent[0] != manifest_digest:
+            return None
+        return self.consent[1]
+
+    def encode(self) -> bytes:
+        """Deterministic CBOR, at most `MAX_BOOK_BYTES`."""
+        consent = None
+        if self.consent is not None:
+            consent = [bytes(self.consent[0]), self.consent[1].by, self.consent[1].at]
+        data = cbor.dumps(
+            [
+                FORMAT,
+                self.state.to_list(),
+                self.trust,
+                [[q.receipt, q.release_id, q.sent] for q in self.queue],
+                self.sequence,
+                bytes(self.previous),
+                [list(mark) for mark in self.spoken],
+                consent,
+                self.failures,
+                [[h.time, h.what, h.release_id, h.version, h.reason] for h in self.history],
+            ]
+        )
+        if len(data) > MAX_BOOK_BYTES:
+            raise OverflowError("the book outgrew its bound")
+        return data
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """The book of `encode`; `Malformed` (state-damaged) otherwise."""
+        try:
+            row = cbor.loads(data, max_bytes=MAX_BOOK_BYTES)
+        except FirmledgerError as error:
+            raise damaged(f"it is not canonical CBOR: {error.why}") from None
+        if not isinstance(row, list) or len(row) != 10 or row[0] != FORMAT:
+            raise damaged("it is of another format")
+        consent = None
+        if row[7] is not None:
+            digest, by, at = _row(row[7], 3)
+            moment = None if at is None else natural(at)
+            consent = (Digest(octets(digest)), Consent(words(by), moment))
+        return cls(
+            state=State.from_list(row[1]),
+            trust=octets(row[2]),
+            queue=tuple(_queued(q) for q in _rows(row[3], MAX_QUEUE)),
+            sequence=natural(row[4]),
+            previous=Digest(octets(row[5])),
+            spoken=tuple(_read_mark(m) for m in _rows(row[6], MAX_SPOKEN)),
+            consent=consent,
+            failures=natural(row[8]),
+            history=tuple(_happening(h) for h in _rows(row[9], MAX_HISTORY)),
+        )
+
+
+def _mark_of(outcome: Outcome, reason: str) -> str:
+    """One final outcome per release, but that the owner may leave it later; refusals by reason."""
+    return "" if outcome.final and reason != OWNER else reason
+
+
+def _rows(value: Any, most: int) -> list[Any]:
+    if not isinstance(value, list) or len(value) > most:
+        raise damaged(f"a list is missing or longer than {most}")
+    return value
+
+
+def _row(value: Any, size: int) -> list[Any]:
+    if not isinstance(value, list) or len(value) != size:
+        raise damaged(f"a row has not {size} members")
+    return value
+
+
+def _queued(value: Any) -> Queued:
+    receipt, release_id, sent = _row(value, 3)
+    if len(octets(receipt)) > MAX_RECEIPT_BYTES:
+        raise damaged("a receipt is too long")
+    return Queued(receipt, natural(release_id, U32_MAX), truth(sent))
+
+
+def _read_mark(value: Any) -> tuple[int, str]:
+    release_id, reason = _row(value, 2)
+    return natural(release_id, U32_MAX), words(reason)
+
+
+def _happening(value: Any) -> Happening:
+    time, what, release_id, version, reason = _row(value, 5)
+    return Happening(
+        natural(time), words(what), natural(release_id, U32_MAX), natural(version), words(reason)
+    )

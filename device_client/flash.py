@@ -1,0 +1,291 @@
+"""From a source's ciphertext to a checked image in a slot: one pass, bounded memory.
+
+Fetching, hashing the ciphertext and decrypting run in one thread, hashing the plaintext and writing
+in the caller's; between them at most `QUEUED` blocks of `BLOCK` bytes wait. The caller's thread
+alone writes, and says what is durable.
+
+Guarantees:
+
+* Not one byte beyond the announced size is taken, and none is written that was not asked for.
+* `fetch` returns normally only if both digests are those of the manifest and all is durable.
+* Progress is reported only for bytes that are durable; a later `fetch` goes on from there. It
+  rebuilds both hashes from what is in the slot, and starts over if that does not come out right.
+* `read_back` hashes what the medium holds, not what a cache remembers.
+
+It does *not* decide, switch or journal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from device_client.core.types import Target
+from device_client.ports import SlotStore, Source
+from protocol.errors import Unreachable, Untrusted
+from protocol.ids import Digest
+from protocol.payload import Decryptor, Encryptor
+
+BLOCK = 1 << 20
+QUEUED = 2
+STRIDE = 16 << 20
+"""Bytes between two points from which a download can go on."""
+
+SPOILED = frozenset({"payload-digest", "image-digest", "payload-length", "read-back"})
+"""Reasons that say the bytes are wrong, not the way they came."""
+
+Durable = Callable[[int], None]
+
+
+class _Hash(Protocol):
+    def update(self, data: bytes | bytearray | memoryview, /) -> None: ...
+
+    def digest(self) -> bytes: ...
+
+
+@dataclass
+class Hashes:
+    """Running digests of ciphertext and plaintext up to one offset."""
+
+    cipher: _Hash = field(default_factory=hashlib.sha256)
+    plain: _Hash = field(default_factory=hashlib.sha256)
+
+
+def fetch(
+    source: Source,
+    slots: SlotStore,
+    slot: str,
+    target: Target,
+    content_key: tuple[bytes, bytes],
+    *,
+    progress: int,
+    durable: Durable,
+    block: int = BLOCK,
+    stride: int = STRIDE,
+) -> None:
+    """Write the image of ``target`` to ``slot``, from byte ``progress`` on.
+
+    `Untrusted` (payload-digest, image-digest, payload-length) if the bytes are not the manifest's;
+    `Unreachable` and `LocalFault` pass through, with everything up to there made durable.
+    """
+    slots.reserve(slot, target.image_size)
+    while True:
+        hashes = rehash(slots, slot, progress, content_key, block) if progress else Hashes()
+        pieces = _decrypted(source, target, content_key, progress, hashes, block)
+        _write(pieces, slots, slot, target, progress, hashes, durable, stride)
+        wrong = _mismatch(target, hashes)
+        if wrong is None:
+            return
+        if progress == 0:
+            raise wrong
+        progress = 0  # what was resumed from may have been damaged since: once more from the start
+
+
+def rehash(
+    slots: SlotStore, slot: str, size: int, content_key: tuple[bytes, bytes], block: int = BLOCK
+) -> Hashes:
+    """The hashes of the first ``size`` bytes in the slot; the ciphertext is made again."""
+    hashes, encryptor = Hashes(), Encryptor(*content_key)
+    for piece in _stored(slots, slot, size, block):
+        hashes.plain.update(piece)
+        hashes.cipher.update(encryptor.update(bytes(piece)))
+    return hashes
+
+
+def read_back(slots: SlotStore, slot: str, target: Target, block: int = BLOCK) -> None:
+    """`Untrusted` unless the medium holds the image of ``target``; reading and hashing overlap."""
+    slots.sync(slot)
+    digest = hashlib.sha256()
+    with _Background(_stored_copies(slots, slot, target.image_size, block)) as pieces:
+        for piece in pieces:
+            digest.update(piece)
+    if digest.digest() != target.image_digest:
+        raise Untrusted(
+            "read-back",
+            "image refused",
+            f"slot {slot} does not hold what was written to it",
+            "check the medium; the device keeps its present image",
+        )
+
+
+def digest_of(slots: SlotStore, slot: str, size: int) -> Digest:
+    """SHA-256 of the first ``size`` bytes in the slot."""
+    digest = hashlib.sha256()
+    for piece in _stored(slots, slot, size, BLOCK):
+        digest.update(piece)
+    return Digest(digest.digest())
+
+
+def _stored(slots: SlotStore, slot: str, size: int, block: int) -> Iterator[memoryview]:
+    """The slot's bytes in one buffer, used again for every piece."""
+    buffer, offset = memoryview(bytearray(min(block, size))), 0
+    while offset < size:
+        count = slots.read(slot, offset, buffer[: min(block, size - offset)])
+        if count == 0:
+            return
+        yield buffer[:count]
+        offset += count
+
+
+def _stored_copies(slots: SlotStore, slot: str, size: int, block: int) -> Iterator[bytearray]:
+    """The slot's bytes in buffers of their own."""
+    offset = 0
+    while offset < size:
+        buffer = bytearray(min(block, size - offset))
+        count = slots.read(slot, offset, memoryview(buffer))
+        if count == 0:
+            return
+        yield buffer if count == len(buffer) else buffer[:count]
+        offset += count
+
+
+def _decrypted(
+    source: Source,
+    target: Target,
+    content_key: tuple[bytes, bytes],
+    offset: int,
+    hashes: Hashes,
+    block: int,
+) -> Iterator[bytes]:
+    """The plaintext in blocks; the ciphertext is counted and hashed on the way."""
+    decryptor = Decryptor(*content_key, offset=offset)
+    left = target.payload_size - offset
+    for piece in _blocks(source.payload(target.payload_digest, offset, target.payload_size), block):
+        left -= len(piece)
+        if left < 0:
+            raise _length(target, "more")
+        hashes.cipher.update(piece)
+        yield decryptor.update(piece)
+    if left:
+        raise _length(target, "less")
+
+
+def _blocks(pieces: Iterator[bytes], block: int) -> Iterator[bytes]:
+    """The same bytes in blocks of one size, but for the last."""
+    waiting: list[bytes] = []
+    count = 0
+    for piece in pieces:
+        for start in range(0, len(piece), block):
+            part = piece[start : start + block]
+            waiting.append(part)
+            count += len(part)
+            if count >= block:
+                yield waiting[0] if len(waiting) == 1 else b"".join(waiting)
+                waiting, count = [], 0
+    if waiting:
+        yield b"".join(waiting)
+
+
+def _write(
+    pieces: Iterator[bytes],
+    slots: SlotStore,
+    slot: str,
+    target: Target,
+    offset: int,
+    hashes: Hashes,
+    durable: Durable,
+    stride: int,
+) -> None:
+    reported = offset
+
+    def save() -> None:
+        nonlocal reported
+        if offset > reported:
+            slots.sync(slot)
+            durable(offset)
+            reported = offset
+
+    with _Background(pieces) as ready:
+        try:
+            for piece in ready:
+                slots.write(slot, offset, piece)
+                hashes.plain.update(piece)
+                offset += len(piece)
+                if offset - reported >= stride:
+                    save()
+        except Unreachable:
+            save()  # what came is not asked for again
+            raise
+    save()
+
+
+def _mismatch(target: Target, hashes: Hashes) -> Untrusted | None:
+    for name, found, wanted in (
+        ("payload", hashes.cipher.digest(), target.payload_digest),
+        ("image", hashes.plain.digest(), target.image_digest),
+    ):
+        if found != wanted:
+            return Untrusted(
+                f"{name}-digest",
+                "image refused",
+                f"the {name} is not the one that the manifest names",
+                "get it from another source; the device keeps its present image",
+            )
+    return None
+
+
+def _length(target: Target, than: str) -> Untrusted:
+    return Untrusted(
+        "payload-length",
+        "image refused",
+        f"the source sent {than} than the {target.payload_size} bytes of the manifest",
+        "get it from another source; the device keeps its present image",
+    )
+
+
+class _Background:
+    """Runs an iterator in a thread of its own, a few items ahead; its error is raised here.
+
+    Leaving the context ends the thread, whatever state it is in.
+    """
+
+    def __init__(self, items: Iterator[bytes] | Iterator[bytearray]) -> None:
+        self._items = items
+        self._ready: queue.Queue[bytes | bytearray | BaseException | None] = queue.Queue(QUEUED)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="fetch", daemon=True)
+
+    def __enter__(self) -> Iterator[bytes | bytearray]:
+        self._thread.start()
+        return self._taken()
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        while self._thread.is_alive():
+            self._drain()
+            self._thread.join(0.01)
+
+    def _run(self) -> None:
+        end: BaseException | None = None
+        try:
+            for item in self._items:
+                if self._stopped.is_set():
+                    return
+                self._ready.put(item)
+        except BaseException as error:  # handed to the thread that waits for the items
+            end = error
+        finally:
+            close = getattr(self._items, "close", None)
+            if close is not None:
+                close()
+        self._ready.put(end)
+
+    def _taken(self) -> Iterator[bytes | bytearray]:
+        while True:
+            item = self._ready.get()
+            if item is None:
+                return
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+
+    def _drain(self) -> None:
+        try:
+            while True:
+                self._ready.get_nowait()
+        except queue.Empty:
+            pass

@@ -1,0 +1,152 @@
+"""Ask a source, prove its answer, and find out what the ledger lets this device install.
+
+Rules:
+
+1. A proof that holds moves trust, durably, before anything else of the answer is looked at.
+2. An answer that does not prove what it claims changes nothing but the history, and is told by a
+   receipt where it concerns a release that *was* proved.
+3. The ledger's rules are evaluated at the proven header's time; expiry at the latest time known.
+
+It does *not* consult the owner's policy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from device_client.core.slots import Entry
+from device_client.core.trust import Equivocation, advance, age, require_fresh
+from device_client.core.types import Target
+from device_client.memory import BUILD_TIME, Memory
+from device_client.outbox import Outbox
+from device_client.ports import Question
+from device_client.profile import Parts, Profile
+from protocol.bundle import MAX_BUNDLE_BYTES, Bundle, Fresh, Offer, View, offer
+from protocol.errors import FirmledgerError, LocalFault, Unreachable
+from protocol.ids import Digest
+from protocol.ledger import Reason, eligible
+from protocol.receipt import Outcome
+from protocol.records import Device
+
+PATIENT = frozenset({Reason.COHORT_WAITS, Reason.NOT_STARTED, Reason.ATTESTATIONS_MISSING})
+"""Answers of the ledger that time alone may change: no refusal, and no receipt."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one poll proved. ``offer`` is None where nothing was offered.
+
+    ``reason`` is the ledger's word on the offer, ELIGIBLE where there is none.
+    """
+
+    view: View
+    offer: Offer | None = None
+    reason: Reason = Reason.ELIGIBLE
+
+    @property
+    def target(self) -> Target | None:
+        """What to install, if the ledger lets this device install it now."""
+        if self.offer is None or self.reason is not Reason.ELIGIBLE:
+            return None
+        manifest, terms = self.offer.manifest, self.offer.terms
+        return Target(
+            release_id=self.offer.release_id,
+            version=manifest.version,
+            security_counter=manifest.security_counter,
+            image_digest=manifest.image_digest,
+            image_size=manifest.image_size,
+            payload_digest=manifest.payload_digest,
+            payload_size=manifest.payload_size,
+            manifest_digest=Digest(terms.manifest_digest),
+            critical=terms.critical,
+        )
+
+
+class Inquiry:
+    """Asks on behalf of one device."""
+
+    def __init__(self, profile: Profile, parts: Parts, memory: Memory, outbox: Outbox) -> None:
+        """``outbox`` takes the receipts of refusals."""
+        self._profile, self._parts = profile, parts
+        self._memory, self._outbox = memory, outbox
+
+    def ask(self, running: Entry) -> Finding:
+        """What the source's answer proves; trust has moved when this returns, or raises late.
+
+        `Malformed`, `Untrusted`, `Refused` (frozen, stale, class-key-epoch), `Unreachable`.
+        """
+        question = Question(
+            product=self._profile.trust.product_id,
+            device=self._parts.identity.device_id,
+            version=running.version,
+            security_counter=self._memory.book.state.counter,
+            hardware=self._profile.hardware,
+        )
+        try:
+            bundle = Bundle.decode(self._parts.source.poll(question, MAX_BUNDLE_BYTES))
+            return self._prove(bundle, running)
+        except (Unreachable, LocalFault):
+            raise
+        except FirmledgerError as error:
+            self._outbox.refused(error.data.get("release", 0), error.reason)
+            raise
+
+    def prove(self, fresh: Fresh) -> View:
+        """Move trust by a proof, durably. A contradiction freezes the device, as durably."""
+        memory = self._memory
+        try:
+            trust, view = advance(
+                memory.trust, fresh, self._profile.trust.anchor, clock=memory.clock()
+            )
+        except Equivocation as error:
+            memory.believe(error.state)
+            raise
+        memory.believe(trust)
+        return view
+
+    def age(self, view: View) -> int:
+        """Seconds since the proof's block, by the latest time known."""
+        memory = self._memory
+        return age(view.timestamp, memory.trust, clock=memory.clock(), build_time=BUILD_TIME)
+
+    def fresh_enough(self, view: View) -> bool:
+        """Whether the proof is still within max-age."""
+        return self.age(view) <= self._profile.trust.max_age
+
+    def _prove(self, bundle: Bundle, running: Entry) -> Finding:
+        view, memory = self.prove(bundle.fresh), self._memory
+        require_fresh(
+            view,
+            memory.trust,
+            self._profile.trust.max_age,
+            clock=memory.clock(),
+            build_time=BUILD_TIME,
+        )
+        if bundle.static is None or view.release is None:
+            return Finding(view)
+        try:
+            found = offer(bundle.static, view)
+            self._parts.identity.content_key(found.manifest.encryption_info)
+        except FirmledgerError as error:
+            error.data["release"] = view.release.release_id
+            raise
+        device = Device(
+            self._parts.identity.device_id,
+            running.version,
+            memory.book.state.counter,
+            self._profile.hardware,
+        )
+        reason = eligible(
+            view.product, found.terms, found.release_id, view.release.state, device, view.timestamp
+        )
+        if reason is Reason.ELIGIBLE and 0 < found.terms.expiry <= memory.now():
+            reason = Reason.EXPIRED
+        return Finding(view, found, reason)
+
+
+def refusal(finding: Finding) -> tuple[Outcome, str] | None:
+    """The receipt's outcome and reason for an offer that the ledger does not allow, if any."""
+    silent = {Reason.ELIGIBLE, Reason.NOT_NEWER, *PATIENT}
+    if finding.offer is None or finding.reason in silent:
+        return None
+    return Outcome.REFUSED, finding.reason.slug

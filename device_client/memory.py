@@ -1,0 +1,70 @@
+"""The device's book while it is open: what is remembered is what was committed, never more.
+
+`Memory` holds the book and the trusted state in step with the journal: an assignment happens after
+the commit that makes it durable, so that an exception in between leaves the old one in both places.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from device_client.core.book import Book, Happening
+from device_client.core.trust import TrustState
+from device_client.ports import Clock, Journal
+from protocol.errors import LocalFault
+
+BUILD_TIME = 1_760_000_000
+"""A time that has passed for certain: no clock that shows an earlier one is believed."""
+
+
+class Memory:
+    """The open book."""
+
+    def __init__(self, journal: Journal, clock: Clock) -> None:
+        """Reads the book; `LocalFault` where there is none, for it is never made up anew."""
+        raw = journal.read()
+        if raw is None:
+            raise LocalFault(
+                "not-set-up",
+                "the device's journal refused",
+                "nothing was ever written to it, or it was erased",
+                "set the device up with `firmledger-device init`",
+            )
+        self._journal = journal
+        self._device_clock = clock
+        self._book = Book.decode(raw)
+        self._trust = TrustState.decode(self._book.trust)
+
+    @property
+    def book(self) -> Book:
+        """What is remembered."""
+        return self._book
+
+    @property
+    def trust(self) -> TrustState:
+        """What is believed of the ledger."""
+        return self._trust
+
+    def commit(self, book: Book) -> None:
+        """Remember ``book`` durably; nothing is written where nothing changed."""
+        if book != self._book:
+            self._journal.commit(book.encode())
+            self._book = book
+
+    def believe(self, trust: TrustState) -> None:
+        """Move trust, durably."""
+        self.commit(replace(self._book, trust=trust.encode()))
+        self._trust = trust
+
+    def clock(self) -> int | None:
+        """The clock's time; None if there is none, or it shows a time long past."""
+        now = self._device_clock.now()
+        return now if now is not None and now >= BUILD_TIME else None
+
+    def now(self) -> int:
+        """The latest time known to have come."""
+        return max(self.clock() or 0, self._trust.time, BUILD_TIME)
+
+    def noted(self, what: str, release_id: int, version: int, reason: str) -> Book:
+        """The book with one more line of history, not committed yet."""
+        return self._book.noted(Happening(self.now(), what, release_id, version, reason))

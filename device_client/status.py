@@ -1,0 +1,123 @@
+"""What a device knows of itself, as plain data; reads, and neither asks nor writes.
+
+Loads no cryptography: it has to be cheap enough to be asked every few seconds.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from device_client.adapters.directory import Directory, read_bounded
+from device_client.adapters.file_slots import FileSlots
+from device_client.adapters.journal import FileJournal
+from device_client.adapters.virtual_boot import VirtualBoot
+from device_client.config import read_config
+from device_client.core.book import Book
+from device_client.core.slots import SLOTS, BootRecord
+from device_client.core.trust import TrustState
+from device_client.core.types import Target
+from protocol.errors import LocalFault
+from protocol.ids import Version
+
+_MAX_PUBLIC_BYTES = 4096
+
+
+def read_status(root: Path, now: int) -> dict[str, Any]:
+    """Everything `firmledger-device status --json` says; ``now`` is the clock's time."""
+    config = read_config(root)
+    public = json.loads(read_bounded(root / "device.json", _MAX_PUBLIC_BYTES))
+    disk = Directory(root)
+    try:
+        raw = FileJournal(disk).read()
+        record = VirtualBoot(disk, FileSlots(disk)).record()
+    finally:
+        disk.close()
+    if raw is None:
+        raise LocalFault(
+            "not-set-up",
+            "the device's journal refused",
+            "nothing was ever written to it, or it was erased",
+            "set the device up with `firmledger-device init`",
+        )
+    book = Book.decode(raw)
+    running = record.entry(record.running)
+    return {
+        "device_id": public["device_id"],
+        "product": public["product"],
+        "hardware": config.hardware,
+        "profile": config.profile,
+        "mode": config.mode,
+        "state": str(book.state.stage),
+        "version": str(running.version),
+        "release_id": running.release_id,
+        "slot": record.running,
+        "security_counter": book.state.counter,
+        "slots": slots_of(record),
+        "target": target_of(book.state.target, book.state.progress),
+        "ledger": ledger_of(book, running.release_id, now),
+        "receipts": receipts_of(book),
+        "failed_releases": len(book.state.box),
+        "history": history_of(book),
+    }
+
+
+def slots_of(record: BootRecord) -> dict[str, Any]:
+    """Both slots."""
+    return {
+        slot: {
+            "holds": record.entry(slot).standing.name.lower(),
+            "version": str(record.entry(slot).version),
+            "release_id": record.entry(slot).release_id,
+            "image_digest": record.entry(slot).digest.hex(),
+            "size": record.entry(slot).size,
+            "primary": record.primary == slot,
+        }
+        for slot in SLOTS
+    }
+
+
+def target_of(target: Target | None, progress: int) -> dict[str, Any] | None:
+    """What is being installed."""
+    if target is None:
+        return None
+    return {
+        "release_id": target.release_id,
+        "version": str(target.version),
+        "image_digest": target.image_digest.hex(),
+        "size": target.image_size,
+        "progress": progress,
+    }
+
+
+def ledger_of(book: Book, release_id: int, now: int) -> dict[str, Any]:
+    """What was last proved, and how long ago."""
+    trust = TrustState.decode(book.trust)
+    return {
+        "height": trust.height,
+        "time": trust.time,
+        "age": max(0, now - trust.time) if trust.time else None,
+        "newest": str(Version(trust.newest)),
+        "frozen": trust.frozen,
+        "running_release": trust.status_of(release_id).name.lower(),
+    }
+
+
+def receipts_of(book: Book) -> dict[str, int]:
+    """The queue."""
+    return {"queued": len(book.queue), "sent": sum(q.sent for q in book.queue)}
+
+
+def history_of(book: Book) -> list[dict[str, Any]]:
+    """The latest happenings, oldest first."""
+    return [
+        {
+            "time": line.time,
+            "outcome": line.what,
+            "release_id": line.release_id,
+            "version": str(Version(line.version)),
+            "reason": line.reason,
+        }
+        for line in book.history
+    ]

@@ -1,0 +1,1 @@
+"""The contract: on py-evm beside its Python model, and what the build promises."""
