@@ -1,4 +1,4 @@
-"""Whoever owns the registry's host: a server in its place that relays the truth, and lies where told.
+"""Whoever owns the registry's host: a server in its place that relays the truth, or lies.
 
 It answers at an address of its own as the registry would. What is asked of it is asked of the real
 registry; what comes back passes through the `Lie` of the moment. Receipts pass unchanged.
@@ -59,7 +59,7 @@ class Lie:
 HONEST = Lie()
 
 
-# -- what can be told -------------------------------------------------------------------------------
+# -- what can be told ------------------------------------------------------------------------------
 
 
 def forged_payload() -> Lie:
@@ -132,7 +132,7 @@ def _strangers(count: int) -> Sequence[bytes]:
     return sorted((PrivateKey().secret for _ in range(count)), key=account)
 
 
-# -- the server -------------------------------------------------------------------------------------
+# -- the server ------------------------------------------------------------------------------------
 
 
 class LyingRegistry:
@@ -208,11 +208,11 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = 2.0  # of an idle connection: closing waits for it
     server: _Server
 
-    def do_GET(self) -> None:  # noqa: N802 - the name http.server looks for
+    def do_GET(self) -> None:
         """Relays a question."""
         self._relay(None)
 
-    def do_POST(self) -> None:  # noqa: N802 - the name http.server looks for
+    def do_POST(self) -> None:
         """Relays what is handed in."""
         self._relay(self.rfile.read(int(self.headers.get("content-length", "0"))))
 

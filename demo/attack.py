@@ -76,7 +76,8 @@ class Attack:
         (result,) = self._stage.fleet.update([unit], liar.url)
         if result.outcome == "refused":
             self._made.append(Refusal(unit.id.hex(), what, result.reason))
-        self._tell.say(f"{what}: device {unit.name} says {result.outcome}, {result.reason or '-'}")
+        why = result.error.why if result.error else f"{result.version}, and it runs {unit.version}"
+        self._tell.say(f"{what}: device {unit.name} {result.outcome} it ({result.reason}): {why}")
 
     def _short_of_approvals(self) -> Lie:
         """Asks the ledger for a publication that one approver signed; the lie that it said yes."""

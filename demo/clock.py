@@ -7,7 +7,7 @@ import time
 
 
 class StoryClock:
-    """Runs ``pace`` times as fast as real time, and can be moved forwards by whole spans; never back.
+    """Runs ``pace`` times as fast as real time, and can be moved forwards; never back.
 
     Implements the clock ports of both sides. Thread-safe.
     """

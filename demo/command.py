@@ -11,11 +11,12 @@ import contextlib
 import json
 import logging
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 
@@ -23,6 +24,8 @@ from demo.firmware import read_firmware, standard_firmware
 from protocol.errors import LocalFault, Misuse
 
 MOST_DEVICES = 200
+SLOTS_EACH = 2
+COPIES = 16  # images and payloads of all releases, and what else there is
 
 
 def demo(
@@ -39,32 +42,35 @@ def demo(
         Path | None, typer.Option(metavar="DIR", help="Keep the registry and the devices there.")
     ] = None,
 ) -> None:
-    """The story in one command: publish, canary, full rollout, a bad build halted by the ledger itself,
-    devices rolled back, a registry taken over and every lie refused, the audit."""
+    """Tell the whole story: a rollout, a bad build halted by the ledger, lies refused, the audit.
+
+    Everything in it is real: an embedded ledger, the registry over HTTP, devices with keys, slots
+    and a self-test that is executed. Exit 1 if anything did not come true.
+    """
     content = standard_firmware() if firmware is None else read_firmware(firmware)
-    with _folder(keep) as folder:
-        told, wrong = perform(folder, content, devices, as_json)
+    with _terminated_cleanly(), _folder(keep) as folder:
+        _require_room(folder, len(content), devices)
+        told, wrong = perform(folder, content, devices, sys.stderr if as_json else sys.stdout)
     if as_json:
-        sys.stdout.write(json.dumps(told | {"differences": wrong}, indent=2) + "\n")
-    sys.stdout.flush()
+        sys.stdout.write(json.dumps({**told, "differences": wrong}, indent=2) + "\n")
+        sys.stdout.flush()
     if wrong:
         raise typer.Exit(1)
 
 
 def perform(
-    folder: Path, firmware: bytes, devices: int, as_json: bool
+    folder: Path, firmware: bytes, devices: int, out: TextIO
 ) -> tuple[dict[str, Any], list[str]]:
-    """Tells the story in ``folder``; its document, and what did not come true."""
+    """Tells the story in ``folder``, to ``out``; its document, and what did not come true."""
     from rich.console import Console
 
     from demo.promises import differences
-    from demo.report import document
+    from demo.report import document, summary
     from demo.stage import Stage
     from demo.story import Story
     from demo.view import LiveTable, PlainLog
 
     logging.getLogger().addHandler(logging.NullHandler())
-    out = sys.stderr if as_json else sys.stdout
     teller = LiveTable(Console(file=out)) if out.isatty() else PlainLog(out)
     with teller, Stage(folder, teller.show) as stage:
         story = Story(stage, firmware, devices, teller)
@@ -76,21 +82,45 @@ def perform(
         story.cure()
         told = document(story, story.audit())
         wrong = differences(told, devices)
-        teller.chapter("As promised" if not wrong else "NOT as promised")
-        for difference in wrong:
-            teller.say(difference)
+        teller.chapter("NOT as promised" if wrong else "As promised")
+        for line in [*wrong, *summary(told)]:
+            teller.say(line)
     return told, wrong
+
+
+def _require_room(folder: Path, firmware: int, devices: int) -> None:
+    """`LocalFault` if images, payloads and slots will not fit."""
+    needed = firmware * (SLOTS_EACH * devices + COPIES)
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise LocalFault(
+            "disk-full",
+            "the story not told",
+            f"it needs {needed:,} bytes in {folder}, and {free:,} are free",
+            "name fewer devices or a smaller firmware, or another place with --keep",
+        )
+
+
+@contextlib.contextmanager
+def _terminated_cleanly() -> Iterator[None]:
+    """SIGTERM ends the story as Ctrl-C does: threads stopped, sockets closed, folder removed."""
+
+    def end(_signal: int, _frame: object) -> None:
+        raise SystemExit(128 + signal.SIGTERM)
+
+    former = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former)
 
 
 @contextlib.contextmanager
 def _folder(keep: Path | None) -> Iterator[Path]:
     """A new folder for the story: removed after it, unless it is one to keep."""
     if keep is None:
-        folder = Path(tempfile.mkdtemp(prefix="firmledger-demo-"))
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix="firmledger-demo-") as folder:
+            yield Path(folder)
         return
     try:
         keep.mkdir(parents=True, exist_ok=True)

@@ -85,7 +85,9 @@ def image(firmware: bytes, version: str) -> bytes:
     ]
     built = {"version": version, "size": len(firmware), "block": BLOCK, "blocks": blocks}
     padding = " " * (_LONGEST_VERSION - len(version))
-    return firmware + _archive({"__main__.py": _SELF_TEST, "built.json": json.dumps(built) + padding})
+    return firmware + _archive(
+        {"__main__.py": _SELF_TEST, "built.json": json.dumps(built) + padding}
+    )
 
 
 def defective_image(firmware: bytes, version: str) -> bytes:

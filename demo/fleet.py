@@ -1,8 +1,8 @@
-"""The fleet: real devices, each with its own directory, key, slots and journal, working in threads.
+"""The fleet: real devices, each with its own directory, key, slots and journal, in threads.
 
-Guarantees: a device is opened for one act and closed after it, as a process would; at most `WORKERS`
-act at a time, and no device twice at once. What went wrong in an act is in its `Result`, never
-lost: refusals and lies as they are, our own bugs raised.
+Guarantees: a device is opened for one act and closed after it, as a process would; at most
+`WORKERS` act at a time. What was refused or failed in an act is in its `Result`; our own bugs are
+raised.
 
 Not here: what is told about it (`demo.view`), and what ought to have happened (`demo.promises`).
 """
@@ -10,6 +10,7 @@ Not here: what is told about it (`demo.view`), and what ought to have happened (
 from __future__ import annotations
 
 import itertools
+import json
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -23,7 +24,7 @@ from device_client.adapters.system import CommandHealth
 from device_client.agent import Agent
 from device_client.config import Config
 from device_client.core.types import Verdict
-from device_client.home import Device, create, FACTORY_IMAGE, open_device, paths_of_slots
+from device_client.home import FACTORY_IMAGE, Device, create, open_device, paths_of_slots
 from protocol.errors import FirmledgerError, Malformed, Refused, Untrusted
 from protocol.ids import DeviceId
 
@@ -42,12 +43,12 @@ class Unit:
     id: DeviceId
     public_key: bytes
     root: Path
+    enrolled: bool = False
     version: str = "factory"
     slot: str = "a"
     state: str = "idle"
     doing: str = "new"
     outcome: str = ""
-    height: int = 0
     queued: int = 0
     history: list[str] = field(default_factory=list)
     """``version outcome`` of every installation that ended here."""
@@ -68,7 +69,7 @@ Show = Callable[[Unit], None]
 
 
 class Fleet:
-    """Makes devices under ``root`` and lets them act; ``show`` hears of every change, from threads."""
+    """Makes devices under ``root``, lets them act, and tells ``show`` of it, from threads."""
 
     def __init__(self, root: Path, clock: StoryClock, show: Show) -> None:
         self.units: list[Unit] = []
@@ -84,15 +85,16 @@ class Fleet:
         """``count`` devices from the factory, as `units`."""
         self.units = list(self._pool.map(lambda _: self.make(trust, class_keys), range(count)))
         for unit in self.units:
+            unit.enrolled = True
             self._show(unit)
 
     def make(self, trust: bytes, class_keys: bytes) -> Unit:
         """A device from the factory, which is not among `units`."""
         root = self._root / f"device-{next(self._numbers):03d}"
         create(root, trust, class_keys, Config(hardware=HARDWARE), FACTORY_IMAGE, force=False)
-        with open_device(root, clock=self._clock) as device:
-            identity = device.agent.parts.identity
-            return Unit(identity.device_id.hex()[:8], identity.device_id, identity.public_key.raw, root)
+        public = json.loads((root / "device.json").read_bytes())
+        device_id = DeviceId.parse(public["device_id"])
+        return Unit(device_id.hex()[:8], device_id, bytes.fromhex(public["public_key"]), root)
 
     def update(self, units: Sequence[Unit], registry: str | None = None) -> list[Result]:
         """Each asks once and installs what it may; ``registry`` answers in place of its own."""
@@ -104,7 +106,7 @@ class Fleet:
         self._each(waiting, self._deliver)
         return sum(unit.queued for unit in waiting)
 
-    # -- one device, in a thread --------------------------------------------------------------------
+    # -- one device, in a thread -------------------------------------------------------------------
 
     def _each(self, units: Sequence[Unit], act: Callable[[Unit], Result]) -> list[Result]:
         return list(self._pool.map(act, units))
@@ -125,18 +127,17 @@ class Fleet:
 
     def _deliver(self, unit: Unit) -> Result:
         with self._open(unit, None) as device:
-            left = device.agent.deliver()
-            unit.queued = left
-            unit.height = device.agent.trust.height
+            try:
+                unit.queued = device.agent.deliver()
+            except FirmledgerError as error:  # nothing is lost by it: there is another round
+                return Result(unit, "stopped", error.reason, error=error)
         return Result(unit, "delivered")
 
     def _open(self, unit: Unit, registry: str | None) -> Device:
         def progress(what: str, done: int, total: int) -> None:
             self._tell(unit, f"{what} {100 * done // max(total, 1)} %")
 
-        command = CommandHealth(
-            SELF_TEST, SELF_TEST_SECONDS, paths_of_slots(unit.root), unit.root
-        )
+        command = CommandHealth(SELF_TEST, SELF_TEST_SECONDS, paths_of_slots(unit.root), unit.root)
         return open_device(
             unit.root,
             source=HttpSource([registry]) if registry else None,
@@ -149,7 +150,7 @@ class Fleet:
         """What can be seen of the device after an act."""
         record = agent.parts.boot.record()
         running = record.entry(record.running)
-        unit.slot, unit.height = record.running, agent.trust.height
+        unit.slot = record.running
         unit.version = str(running.version) if running.version else "factory"
         unit.state, unit.queued = str(agent.book.state.stage), len(agent.book.queue)
         if result.outcome in ("confirmed", "failed", "rolled-back"):
@@ -160,7 +161,8 @@ class Fleet:
 
     def _tell(self, unit: Unit, doing: str) -> None:
         unit.doing = doing
-        self._show(unit)
+        if unit.enrolled:
+            self._show(unit)
 
 
 class _Shown:

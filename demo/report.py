@@ -55,6 +55,21 @@ def document(story: Story, audited: Report) -> dict[str, Any]:
     }
 
 
+def summary(told: dict[str, Any]) -> list[str]:
+    """The document in a few lines, for people."""
+    releases = [f"{release['version']} {release['status']}" for release in told["releases"]]
+    proof, receipts, reasons = told["proof"], told["receipts"], told["refusals"]
+    return [
+        f"product {told['product']} on contract {told['contract']}",
+        f"releases: {', '.join(releases)}",
+        f"a proof has {proof['bytes']:,} bytes, {proof['seals']} seals of {proof['validators']} "
+        f"validators, and takes a device {proof['verify_ms']} ms",
+        f"{receipts['count']} receipts in {receipts['batches']} batches of "
+        f"{receipts['gas_per_batch']:,} gas",
+        f"{len(reasons)} refusals: {', '.join(sorted({r['reason'] for r in reasons}))}",
+    ]
+
+
 def _release(story: Story, entry: ReleaseEntry) -> dict[str, Any]:
     chain = story.stage.registry.chain
     mined = chain.receipt(entry.published.tx)

@@ -47,7 +47,8 @@ class Stage:
             self.registry.on_change(self._moved.set)
             server = Server(self.registry, host="127.0.0.1", port=0)
             self._closing.pop_all()  # closing the server closes the registry
-            self._closing.enter_context(server)
+            self._closing.callback(server.close)
+            server.start()
             self.url = server.url
             self.service = self._closing.enter_context(Service(server.url, read_token(home)))
             self.fleet = Fleet(folder / "devices", self.clock, show)
@@ -85,7 +86,10 @@ class Stage:
                 return
             self._moved.wait(0.1)
         raise Unreachable(
-            "story-stuck", "the story does not go on", otherwise, "look into the log of the registry"
+            "story-stuck",
+            "the story does not go on",
+            otherwise,
+            "look into the log of the registry",
         )
 
     def _head_time(self) -> int:

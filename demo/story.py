@@ -7,6 +7,7 @@ only asks them to, waits, and writes down what it saw. What *ought* to have happ
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from demo.attack import Attack
@@ -45,10 +46,10 @@ class Story:
         """The devices, in the order in which they were made."""
         return self.stage.fleet.units
 
-    # -- the chapters -------------------------------------------------------------------------------
+    # -- the chapters ------------------------------------------------------------------------------
 
     def found_product(self) -> None:
-        """A product whose releases two of three people must approve, and a fleet enrolled for it."""
+        """A product whose releases two of three people must approve, and its fleet."""
         tell, stage = self.tell, self.stage
         tell.chapter("A product, three approvers, a fleet")
         chain = stage.registry.chain.ledger
@@ -57,7 +58,7 @@ class Story:
         tell.say("product thermostat: two of alice, bob and carol must approve a release")
         stage.fleet.provision(self._devices, *stage.publisher.trust(stage.url))
         stage.publisher.enrol([unit.public_key for unit in self.units])
-        tell.say(f"{self._devices} devices made their keys and are enrolled")
+        tell.say(f"devices made their keys and are enrolled: {self._devices}")
 
     def first_release(self) -> list[Result]:
         """Everybody's first release."""
@@ -76,7 +77,9 @@ class Story:
         self._publish(GOOD, self._canary_rollout(GOOD))
         rounds = [self.ask(self.units)]
         self.stage.pass_time(DAY)
-        self.tell.say("a day passes; the ledger has no success of a canary yet, so the gate is shut")
+        self.tell.say(
+            "a day passes; the ledger has no success of a canary yet, so the gate is shut"
+        )
         rounds.append(self.ask(self._others(GOOD)))
         self.deliver()
         self.tell.say("the canaries' signed receipts are anchored: the ledger opens the gate")
@@ -98,7 +101,9 @@ class Story:
         self.stage.until(
             lambda: self.release(BAD).word.status == Status.HALTED, "the ledger halted nothing"
         )
-        self.tell.say("their signed receipts are anchored, and THE CONTRACT HALTS the release itself")
+        self.tell.say(
+            "their signed receipts are anchored, and THE CONTRACT HALTS the release itself"
+        )
         self.stage.pass_time(DAY)
         self.tell.say("a day passes; nobody installs it any more")
         rounds.append(self.ask(self.units))
@@ -136,7 +141,7 @@ class Story:
         )
         return found
 
-    # -- what chapters are made of ------------------------------------------------------------------
+    # -- what chapters are made of -----------------------------------------------------------------
 
     def ask(self, units: Sequence[Unit]) -> list[Result]:
         """Each asks the registry and installs what it may; says what came of it."""
@@ -145,12 +150,8 @@ class Story:
             if result.outcome == "refused":
                 what = f"release {result.version}" if result.version else "an answer"
                 self.refusals.append(Refusal(result.unit.id.hex(), what, result.reason))
-        counted: dict[str, int] = {}
-        for result in results:
-            said = " ".join(filter(None, (result.version, result.outcome, result.reason)))
-            counted[said] = counted.get(said, 0) + 1
-        for said, count in sorted(counted.items()):
-            self.tell.say(f"{count} of {len(results)} devices: {said}")
+        for said, count in sorted(Counter(map(_sentence, results)).items()):
+            self.tell.say(f"{count} of {len(results)} devices {said}")
         return results
 
     def deliver(self) -> None:
@@ -164,14 +165,14 @@ class Story:
         product = self.stage.publisher.product
         return self.stage.registry.catalogue.release_by_version(product, Version.parse(version))
 
-    def _publish(
-        self, version: str, rollout: Sequence[Phase], *, defective: bool = False
-    ) -> Draft:
+    def _publish(self, version: str, rollout: Sequence[Phase], *, defective: bool = False) -> Draft:
         publisher = self.stage.publisher
         draft = publisher.build(version, self._firmware, rollout, defective=defective)
         draft = publisher.approve(draft, ("alice", "bob"), self.stage.clock.now())
         settled = publisher.publish(draft)
-        self.tell.say(f"alice and bob approved {version}; published for {settled['gas_used']:,} gas")
+        self.tell.say(
+            f"alice and bob approved {version}; published for {settled['gas_used']:,} gas"
+        )
         self.stage.registry.follow()
         return draft
 
@@ -191,3 +192,15 @@ class Story:
 
     def _others(self, version: str) -> list[Unit]:
         return [unit for unit in self.units if unit not in self.canaries[version]]
+
+
+def _sentence(result: Result) -> str:
+    """What a device did, to be counted."""
+    did = {
+        "confirmed": f"run {result.version}: self-test passed, confirmed",
+        "rolled-back": f"tried {result.version}, and went back by themselves",
+        "waiting": f"wait for {result.version}",
+        "refused": f"refuse {result.version}",
+        "nothing": "have nothing to do",
+    }.get(result.outcome, result.outcome)
+    return f"{did} ({result.reason})" if result.reason else did

@@ -7,19 +7,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from types import TracebackType
 from typing import Protocol, Self, TextIO
 
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from demo.fleet import Unit
 
-LINES = 14
-"""Lines of narration that stay above the table."""
+BESIDE = 14
+"""Lines of a terminal that are left to the table's frame and to the story above it."""
 FEW = 24
 """A plain log shows what each device does in fleets up to this size."""
 _COLOURS = (
@@ -87,17 +86,20 @@ class PlainLog:
 
 
 class LiveTable:
-    """The last lines of the story above one row per device; what does not fit is counted."""
+    """The story scrolls by above one row per device; rows that do not fit are counted."""
 
     def __init__(self, console: Console) -> None:
         """``console``: a terminal."""
         self._console = console
         self._began = time.monotonic()
         self._lock = threading.Lock()
-        self._said: deque[Text] = deque(maxlen=LINES)
         self._units: dict[str, Unit] = {}
         self._live = Live(
-            console=console, refresh_per_second=8, get_renderable=self._picture, transient=False
+            console=console,
+            refresh_per_second=8,
+            get_renderable=self._picture,
+            redirect_stdout=False,
+            redirect_stderr=False,
         )
 
     def __enter__(self) -> Self:
@@ -114,33 +116,27 @@ class LiveTable:
 
     def chapter(self, title: str) -> None:
         """In bold, after an empty line."""
-        self._add(Text(title, style="bold cyan"))
+        self._console.print(Text(f"\n{title}", style="bold cyan"))
 
     def say(self, sentence: str) -> None:
         """A line."""
-        self._add(Text(f"  {sentence}"))
+        self._console.print(Text(f"  {sentence}"))
 
     def show(self, unit: Unit) -> None:
         """Its row, drawn at the next refresh."""
         with self._lock:
             self._units[unit.name] = unit
 
-    def _add(self, line: Text) -> None:
+    def _picture(self) -> Table:
         with self._lock:
-            self._said.append(line)
-
-    def _picture(self) -> Group:
-        with self._lock:
-            said, units = list(self._said), list(self._units.values())
-        room = max(3, self._console.height - LINES - 6)
+            units = list(self._units.values())
+        room = max(3, self._console.height - BESIDE)
         table = Table("device", "version", "slot", "state", "does", expand=True)
         for unit in units[:room]:
             table.add_row(unit.name, unit.version, unit.slot, unit.state, _coloured(unit.doing))
-        if len(units) > room:
-            table.caption = f"and {len(units) - room} more devices"
-        padding = [Text("")] * (LINES - len(said))
-        passed = Text(f"{time.monotonic() - self._began:.0f} s", style="dim", justify="right")
-        return Group(*said, *padding, table, passed)
+        more = f"and {len(units) - room} more devices, " if len(units) > room else ""
+        table.caption = f"{more}{time.monotonic() - self._began:.0f} s"
+        return table
 
 
 def _coloured(doing: str) -> Text:
