@@ -19,11 +19,11 @@ import tarfile
 import zipfile
 from pathlib import Path
 
-from protocol.errors import Malformed
+from protocol.errors import LocalFault, Malformed
 
 BLOCK = 64 * 1024
 DEFAULT_SIZE = 4 * 1024 * 1024
-MAX_SIZE = 1 << 30
+MAX_SIZE = 1 << 28
 _LONGEST_VERSION = len("65535.65535.4294967295")
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the least date a zip archive can hold
 
@@ -66,15 +66,24 @@ def standard_firmware(size: int = DEFAULT_SIZE) -> bytes:
 
 def read_firmware(path: Path) -> bytes:
     """The firmware in a file; `Malformed` if it is empty or larger than `MAX_SIZE`."""
-    size = path.stat().st_size
-    if not 0 < size <= MAX_SIZE:
+    try:
+        with path.open("rb") as file:
+            firmware = file.read(MAX_SIZE + 1)
+    except OSError as fault:
+        raise LocalFault(
+            "firmware-unreadable",
+            f"{path} not read",
+            fault.strerror or str(fault),
+            "name a firmware image with --firmware",
+        ) from fault
+    if not 0 < len(firmware) <= MAX_SIZE:
         raise Malformed(
             "firmware-size",
             f"{path} refused",
-            f"it has {size} bytes, not 1 to {MAX_SIZE}",
+            "it is empty" if not firmware else f"it has more than {MAX_SIZE} bytes",
             "name a firmware image with --firmware",
         )
-    return path.read_bytes()
+    return firmware
 
 
 def image(firmware: bytes, version: str) -> bytes:

@@ -23,6 +23,7 @@ from device_client.adapters.http_source import HttpSource
 from device_client.adapters.system import CommandHealth
 from device_client.agent import Agent
 from device_client.config import Config
+from device_client.core.machine import Stage
 from device_client.core.types import Verdict
 from device_client.home import FACTORY_IMAGE, Device, create, open_device, paths_of_slots
 from protocol.errors import FirmledgerError, Malformed, Refused, Untrusted
@@ -135,14 +136,18 @@ class Fleet:
 
     def _open(self, unit: Unit, registry: str | None) -> Device:
         def progress(what: str, done: int, total: int) -> None:
-            self._tell(unit, f"{what} {100 * done // max(total, 1)} %")
+            stage = Stage.DOWNLOADING if what == "download" else Stage.VERIFYING
+            self._tell(unit, f"{what} {100 * done // max(total, 1)} %", stage)
+
+        def trial() -> None:
+            self._tell(unit, "trial boot, self-test", Stage.TRIAL)
 
         command = CommandHealth(SELF_TEST, SELF_TEST_SECONDS, paths_of_slots(unit.root), unit.root)
         return open_device(
             unit.root,
             source=HttpSource([registry]) if registry else None,
             clock=self._clock,
-            health=_Shown(command, lambda: self._tell(unit, "trial boot, self-test")),
+            health=_Shown(command, trial),
             progress=progress,
         )
 
@@ -159,8 +164,10 @@ class Fleet:
         said = {"nothing": "up to date"}.get(result.outcome, result.outcome)
         self._tell(unit, f"{said}: {result.reason}" if result.reason else said)
 
-    def _tell(self, unit: Unit, doing: str) -> None:
+    def _tell(self, unit: Unit, doing: str, stage: Stage | None = None) -> None:
         unit.doing = doing
+        if stage is not None:
+            unit.state = str(stage)
         if unit.enrolled:
             self._show(unit)
 

@@ -12,6 +12,7 @@ from typing import Protocol, Self, TextIO
 
 from rich.console import Console
 from rich.live import Live
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -120,7 +121,7 @@ class LiveTable:
 
     def say(self, sentence: str) -> None:
         """A line."""
-        self._console.print(Text(f"  {sentence}"))
+        self._console.print(Padding(Text(sentence), (0, 0, 0, 2)))
 
     def show(self, unit: Unit) -> None:
         """Its row, drawn at the next refresh."""
