@@ -209,13 +209,13 @@ class Registry:
             every=settings.anchor_every,
         )
         self._following = threading.Lock()
-        self._stop = threading.Event()
+        self._stop, self._closed = threading.Event(), False
         self._threads: list[threading.Thread] = []
         self._listeners: list[Callable[[], None]] = []
 
     @classmethod
     def open(cls, directory: Path, *, clock: Clock) -> Self:
-        """Opens the registry in ``directory``; `Misuse` if there is none or its settings are bad."""
+        """Opens the registry in ``directory``; `Misuse` if there is none or a setting is bad."""
         settings = Settings.load(directory)
         ledger = None
         if settings.rpc is None:
@@ -243,7 +243,10 @@ class Registry:
             thread.start()
 
     def close(self) -> None:
-        """Stops the background, then lets go of databases and ledger."""
+        """Stops the background, then lets go of databases and ledger; once is enough."""
+        if self._closed:
+            return
+        self._closed = True
         self._stop.set()
         for thread in self._threads:
             thread.join()
@@ -294,7 +297,7 @@ class Registry:
         return fleet, Queued(product, row)
 
     def decide(self, decision: Decide) -> int:
-        """Queues what M of N decided; the outbox row. The approvals make it another act each time."""
+        """Queues what M of N decided, and returns the outbox row; other approvals, another act."""
         digest = sha256(json.dumps(decision.approvals.to_json(), sort_keys=True).encode())
         where = f"{decision.product_id}:{decision.release_id}"
         return self.outbox.submit(f"decide:{decision.action}:{where}:{digest}", decision)

@@ -170,9 +170,7 @@ class Bundles:
         self._moments[product_id] = moment
         return moment
 
-    def _fresh(
-        self, product_id: ProductId, moment: _Moment, entry: ReleaseEntry | None
-    ) -> _Made:
+    def _fresh(self, product_id: ProductId, moment: _Moment, entry: ReleaseEntry | None) -> _Made:
         made = self._made.get((product_id, entry.release_id if entry else None))
         if made is not None and made.slot == moment.slot and self._is_young(made, moment):
             shown = made.fresh.release
@@ -185,9 +183,7 @@ class Bundles:
         due = self._now() - made.timestamp >= self.renewed_every
         return not due or made.timestamp >= moment.block.timestamp
 
-    def _make(
-        self, product_id: ProductId, moment: _Moment, entry: ReleaseEntry | None
-    ) -> _Made:
+    def _make(self, product_id: ProductId, moment: _Moment, entry: ReleaseEntry | None) -> _Made:
         header = self._chain.header(moment.block.hash)
         # The registry's own node says who seals; whether they are trusted is each device's to say.
         validators = parse_header(header).extra.validators

@@ -99,7 +99,7 @@ class Service:
                 yield piece
 
     def settled(self, row: int, seconds: float) -> Any:
-        """The outbox row once it is final; raises its error if it failed, `Unreachable` if too late."""
+        """The outbox row once it is final; its error if it failed, `Unreachable` if too late."""
         until = time.monotonic() + seconds
         while True:
             left = until - time.monotonic()

@@ -22,7 +22,7 @@ _PIECE = 1 << 20
 
 @contextmanager
 def whole_file(path: Path, *, mode: int = 0o644) -> Iterator[IO[bytes]]:
-    """A file that appears as ``path`` at the end, replacing what was there; not on any exception."""
+    """A file that appears as ``path`` at the end, replacing what was there, if nothing raised."""
     aside = path.with_name(path.name + ".unfinished")
     try:
         aside.unlink(missing_ok=True)  # left by a write that was killed

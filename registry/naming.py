@@ -1,4 +1,4 @@
-"""What may be a name: of a product, of a key. It becomes a word on command lines, a path, a file."""
+"""What may be a name, of products and keys: it becomes a word on command lines, a path, a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a device is given before it leaves: the trust file, and the class keys beside it.
+"""What a device is given before it leaves, and what it gives: trust file, class keys, identity.
 
 Rules: the two belong together and lie together, ``trust.json`` and ``trust.json.key`` (0600). The
 lowest height a device will believe is that of the ledger when the file was written.
@@ -9,22 +9,24 @@ then check again (or could not believe, whoever said it).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from protocol.errors import Unreachable
-from protocol.ids import Address, Hash, KeyId
+from protocol.errors import Malformed, Misuse, Unreachable
+from protocol.ids import Address, DeviceId, Hash, KeyId
+from protocol.receipt import device_id
 from protocol.trustfile import ClassKey, ClassKeys, TrustFile
 from registry.files import whole_file
 from registry.keys import ProductKeys
 
+MAX_DEVICE_FILE = 64 * 1024
 
-def trust_file(
-    keys: ProductKeys, status: Any, active: Sequence[bytes], registry: str
-) -> TrustFile:
+
+def trust_file(keys: ProductKeys, status: Any, active: Sequence[bytes], registry: str) -> TrustFile:
     """The trust file of a product; ``status`` is the registry's /v1/status."""
     if status["head"] is None:
         raise Unreachable(
@@ -75,3 +77,36 @@ def write_trust(path: Path, trust: TrustFile, class_keys: ClassKeys) -> Path:
     with whole_file(path) as file:
         file.write(trust.to_bytes())
     return secret
+
+
+def device_key(path: Path, product: str) -> bytes:
+    """The raw Ed25519 key in a device's public identity file, if it is for this product."""
+    try:
+        with path.open("rb") as file:
+            members = json.loads(file.read(MAX_DEVICE_FILE))
+        key = bytes.fromhex(members["public_key"])
+        claimed, meant = DeviceId.parse(members["device_id"]), str(members["product"])
+        if device_id(key) != claimed:
+            raise ValueError("its id is not that of its key")
+    except FileNotFoundError:
+        raise Misuse(
+            "no-such-file",
+            f"{path} not enrolled",
+            "it is not there",
+            "give the device.json that `firmledger-device init` wrote",
+        ) from None
+    except (ValueError, KeyError, TypeError, AttributeError, Malformed) as fault:
+        raise Malformed(
+            "bad-device-file",
+            f"{path} not enrolled",
+            f"it is no device's identity: {fault}",
+            "give the device.json that `firmledger-device init` wrote",
+        ) from fault
+    if meant != product:
+        raise Misuse(
+            "another-product",
+            f"{path} not enrolled",
+            f"that device was set up for product {meant[:80]}",
+            "enrol it there, or set it up again with this product's trust file",
+        )
+    return key

@@ -276,5 +276,3 @@ class Anchoring:
                 tree = Tree(rows.leaves(sql, product, log, size))
             self._trees[product, log] = tree
         return tree
-
-

@@ -85,7 +85,7 @@ def write(path: Path, bundle: bytes, payload: Iterable[bytes]) -> int:
 
 
 def open_stick(path: Path) -> tuple[Bundle, IO[bytes]]:
-    """The bundle of a stick file, decoded and unproved, and the file at the start of its payload."""
+    """The bundle of a stick file, decoded, unproved, and the file at the start of its payload."""
     try:
         file = path.open("rb")
     except FileNotFoundError:

@@ -46,8 +46,7 @@ def open_database(path: Path, tables: MetaData, *, durable: bool) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        writes = connection.get_execution_options().get(_WRITES)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if is_writing(connection) else "BEGIN")
 
     with writing(engine) as connection:
         tables.create_all(connection)
@@ -63,6 +62,11 @@ def writing(engine: Engine) -> Iterator[Connection]:
         connection.begin(),
     ):
         yield connection
+
+
+def is_writing(connection: Connection) -> bool:
+    """Whether the transaction is one of `writing`."""
+    return bool(connection.get_execution_options().get(_WRITES))
 
 
 @contextmanager

@@ -116,9 +116,7 @@ class Submission:
         product_id = ProductId(static.terms.product_id)
         entry = self._catalogue.product(product_id)
         published = self._catalogue.published(product_id, static.terms.hash_struct())
-        release_id = (
-            published.release_id if published else entry.record.head.latest_release + 1
-        )
+        release_id = published.release_id if published else entry.record.head.latest_release + 1
         offered = offer(static, _as_if_published(static, entry.record, release_id))
         self._artifacts.keep(static, offered)
         if published is None and epoch != entry.record.governance.epoch:

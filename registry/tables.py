@@ -1,7 +1,7 @@
 """The catalogue's tables: every row but a block's says where in the chain it comes from.
 
 Rules: 64-bit numbers and hashes are kept as bytes, big-endian, which sort as they count. Records
-are canonical JSON. A row stands for one event and is never changed; what holds now is the newest row.
+are canonical JSON. A row stands for one event and never changes; what holds is the newest row.
 """
 
 from __future__ import annotations

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from protocol.errors import Malformed, Misuse
-from protocol.ids import DeviceId
-from protocol.receipt import device_id
+from protocol.errors import Misuse
 from registry.commands.desk import SETTLE_SECONDS, Json, answer, desk_of, say
 from registry.rollout import parse_duration, parse_share
 
 if TYPE_CHECKING:
     from protocol.records import Governance
     from registry.keys import Keyring, ProductKeys
-
-MAX_DEVICE_FILE = 64 * 1024
 
 app = typer.Typer(no_args_is_help=True, help="Products: approvers, keys, devices.")
 
@@ -48,8 +43,8 @@ def create(
     A name becomes a key file under publisher/approvers; an 0x-account keeps its key elsewhere.
     """
     from protocol.ids import Address
-    from protocol.records import HaltRule, SigningKey
     from protocol.records import Governance as Rules
+    from protocol.records import HaltRule, SigningKey
     from registry.keys import parse_hardware
 
     desk = desk_of(context)
@@ -179,9 +174,11 @@ def enrol(
     as_json: Json = False,
 ) -> None:
     """Enrol devices: from now on the ledger's fleet has them, and their receipts count."""
+    from registry.provisioning import device_key
+
     with desk_of(context).service(operator=True) as service:
         product = service.get(f"/v1/products/{name}")["id"]
-        public_keys = [_device_key(path, product) for path in devices]
+        public_keys = [device_key(path, product) for path in devices]
         body = {"devices": [{"public_key": "0x" + key.hex()} for key in public_keys]}
         queued = service.post(f"/v1/products/{name}/fleet", body)
         done = service.settled(queued["tx"], SETTLE_SECONDS)
@@ -222,7 +219,7 @@ def _keys(
 
 
 def _accounts(keyring: Keyring, text: str, role: str) -> tuple[bytes, ...]:
-    """Names and accounts, by comma, as accounts in ascending order; keys are drawn for new names."""
+    """Names and 0x-accounts, by comma, as accounts in ascending order; new names get keys."""
     from protocol.ids import Address
 
     found: set[bytes] = set()
@@ -253,39 +250,6 @@ def _halt_rule(text: str) -> tuple[int, int]:
             "write it like 2:20%, or never",
         )
     return int(failures), parse_share(share)
-
-
-def _device_key(path: Path, product: str) -> bytes:
-    """The raw Ed25519 key in a device's public identity file, if it is for this product."""
-    try:
-        with path.open("rb") as file:
-            members = json.loads(file.read(MAX_DEVICE_FILE))
-        key = bytes.fromhex(members["public_key"])
-        claimed, meant = DeviceId.parse(members["device_id"]), str(members["product"])
-        if device_id(key) != claimed:
-            raise ValueError("its id is not that of its key")
-    except FileNotFoundError:
-        raise Misuse(
-            "no-such-file",
-            f"{path} not enrolled",
-            "it is not there",
-            "give the device.json that `firmledger-device init` wrote",
-        ) from None
-    except (ValueError, KeyError, TypeError, AttributeError, Malformed) as fault:
-        raise Malformed(
-            "bad-device-file",
-            f"{path} not enrolled",
-            f"it is no device's identity: {fault}",
-            "give the device.json that `firmledger-device init` wrote",
-        ) from fault
-    if meant != product:
-        raise Misuse(
-            "another-product",
-            f"{path} not enrolled",
-            f"that device was set up for product {meant[:80]}",
-            "enrol it there, or set it up again with this product's trust file",
-        )
-    return key
 
 
 def _people(keyring: Keyring, rules: Governance) -> list[str]:

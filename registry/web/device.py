@@ -58,9 +58,7 @@ async def poll(
     With ``wait``, the answer comes when there is something to install or, given If-None-Match,
     something else than that; at the latest after ``wait`` seconds.
     """
-    device = Device(
-        DeviceId.parse(asked.device), asked.version, asked.counter, asked.hardware
-    )
+    device = Device(DeviceId.parse(asked.device), asked.version, asked.counter, asked.hardware)
     changes: Changes = request.app.state.changes
     until = time.monotonic() + asked.wait
     while True:
@@ -81,13 +79,12 @@ def bundle_of_release(
     release_id: int,
     if_none_match: Annotated[str | None, Header(max_length=256)] = None,
 ) -> Response:
-    """The bundle of one release, for sticks and mirrors; whether to install it the device decides."""
+    """The bundle of one release, for sticks and mirrors; devices decide whether to install it."""
     return _bundle(registry.bundles.of_release(product, release_id), if_none_match)
 
 
-@routes.api_route(
-    "/blobs/{digest}", methods=["GET", "HEAD"], response_class=Response, responses=_BYTES
-)
+@routes.head("/blobs/{digest}", response_class=Response, include_in_schema=False)
+@routes.get("/blobs/{digest}", response_class=Response, responses=_BYTES)
 def blob(registry: Here, digest: str) -> Response:
     """A blob by the SHA-256 of its content; Range is understood."""
     known = Digest.parse(digest)

@@ -1,4 +1,4 @@
-"""What anyone may ask: the catalogue, how the registry is, and, where it is embedded, the ledger."""
+"""What anyone may ask: the catalogue, how the registry is, and the ledger if it is embedded."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def publish(registry: Here, asked: models.NewRelease) -> dict[str, Any]:
 
 @routes.post("/products/{product}/decisions", status_code=202, response_model=models.QueuedView)
 def decide(registry: Here, product: ThisProduct, asked: models.NewDecision) -> dict[str, Any]:
-    """Queues what M of N approvers decided: to resume, supersede or revoke a release, or unpause."""
+    """Queues what M of N decided: to resume, supersede or revoke a release, or to unpause."""
     approvals = Approvals.from_json(asked.approvals.model_dump())
     row = registry.decide(Decide(asked.action, product, asked.release_id, approvals))
     return {"product": str(product), "tx": row}

@@ -1,4 +1,4 @@
-"""What every request passes: the bound on its body, the registry it is for, the operator's token."""
+"""What requests pass: the bound on their body, the registry meant, the operator's token."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class BodyLimit:
         if not announced.isdigit() or int(announced) > self._limit:
             await problem(self._oversized())(scope, receive, send)
             return
-        received = 0
+        received, answered = 0, False
 
         async def bounded() -> Message:
             nonlocal received
@@ -43,7 +43,16 @@ class BodyLimit:
                 raise self._oversized()
             return message
 
-        await self._app(scope, bounded, send)
+        async def truthful(message: Message) -> None:
+            """What reads the body takes our refusal for a body it cannot read: say what it was."""
+            nonlocal answered
+            if received <= self._limit:
+                await send(message)
+            elif not answered:
+                answered = True
+                await problem(self._oversized())(scope, receive, send)
+
+        await self._app(scope, bounded, truthful)
 
     def _oversized(self) -> Malformed:
         return Malformed(
@@ -82,7 +91,7 @@ ThisProduct = Annotated[ProductId, Depends(product_of)]
 
 
 async def small_body(request: Request, most: int) -> bytes:
-    """A body of at most ``most`` bytes, whole; `Malformed` ``oversized`` as soon as it is longer."""
+    """A body of at most ``most`` bytes; `Malformed` ``oversized`` as soon as it is longer."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk

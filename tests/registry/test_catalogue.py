@@ -42,4 +42,3 @@ def test_what_was_published_is_found_by_id_version_and_image(scene: Scene, tmp_p
         __import__("registry.ports", fromlist=["Call"]).Call("productSlot", (scene.product,))
     )
     assert slot == scene.ledger.product_slot(scene.product, entry.record, scene.clock.time)
-    print(catalogue.dump().decode())

@@ -178,7 +178,9 @@ def test_terms_that_differ_from_the_envelope_are_refused(
         open_draft(draft.path)
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"\xff", b'{"format": "other"}', b"[" * 9999])
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"{}", b"\xff", b'{"format": "other"}', b"[" * 9999]
+)
 def test_a_foreign_file_in_place_of_the_terms_is_malformed(
     draft: intake.Draft, content: bytes
 ) -> None:

@@ -1,6 +1,7 @@
-"""Sudden death, at every point in turn: before and after each commit, each call to the outside.
+"""Sudden death, at every point in turn: before each commit, before and after each call outside.
 
-A process that is killed differs from one that raises in one thing only: nobody catches it. `Killed`
+What is on disk changes at commits only, so these points stand for all the moments in between. A
+process that is killed differs from one that raises in one thing only: nobody catches it. `Killed`
 is therefore no `Exception`.
 """
 
@@ -9,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import Engine, event
+from sqlalchemy import Connection, Engine, event
+
+from registry.store import is_writing
 
 
 class Killed(BaseException):
@@ -23,31 +26,35 @@ class Killer:
         self.at = at
         self.points = 0
 
-    def point(self, *_: Any) -> None:
+    def point(self) -> None:
         """One more point was reached."""
         self.points += 1
         if self.points == self.at:
             raise Killed
 
     def watch(self, *engines: Engine) -> None:
-        """Every begin is a point after what came before it; every commit a point before it."""
+        """Before every commit of a write transaction is a point."""
         for engine in engines:
-            event.listen(engine, "begin", self.point)
-            event.listen(engine, "commit", self.point)
+            event.listen(engine, "commit", self._before_commit)
 
-    def around(self, port: Any) -> Any:
-        """The port, with a point before and after each call."""
-        return _Around(port, self.point)
+    def around(self, port: Any, *methods: str) -> Any:
+        """The port, with a point before and after each call of these methods."""
+        return _Around(port, methods, self.point)
+
+    def _before_commit(self, connection: Connection) -> None:
+        if is_writing(connection):
+            self.point()
 
 
 class _Around:
-    def __init__(self, port: Any, point: Callable[[], None]) -> None:
+    def __init__(self, port: Any, methods: tuple[str, ...], point: Callable[[], None]) -> None:
         self._port = port
+        self._methods = methods
         self._point = point
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._port, name)
-        if not callable(value):
+        if name not in self._methods:
             return value
 
         def call(*args: Any, **options: Any) -> Any:
