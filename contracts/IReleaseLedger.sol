@@ -297,6 +297,7 @@ interface IReleaseLedger {
     error NotAuthorized(address caller, string role);
     error ApprovalsExpired(uint64 validUntil, uint256 timestamp);
     error TooFewApprovals(uint256 given, uint256 threshold);
+    /// @dev `signer` is zero for a signature that is none, or not in its one canonical form.
     error NotAnApprover(address signer);
     error SignersNotAscending(address previous, address signer);
     error NotApprovedOnChain(bytes32 digest, address approver);
@@ -333,15 +334,17 @@ interface IReleaseLedger {
     /// @notice Changes the governance with M-of-N approvals over {amendmentDigest}. A tightening change takes
     /// effect at once and drops a pending one; any other waits `governanceDelay` and can be cancelled.
     /// @dev `next.epoch` must be the epoch in effect + 1 and `next.governanceDelay` unchanged. Tightening
-    /// means: approvers, auditors and reporters only removed, guardians the same or more, the threshold and
-    /// `releaseDelay` not lower, no key's `validThrough` raised and none added or dropped, the halting rule
-    /// the same, the enroller the same or zero.
+    /// means: approvers, auditors and reporters only removed, guardians the same or more (where none were
+    /// named: every approver that stays among them), the threshold and `releaseDelay` not lower, no key's
+    /// `validThrough` raised and none added or dropped, the halting rule the same, the enroller the same or
+    /// zero. With a `governanceDelay` of 0 any change takes effect at once.
     function amend(bytes32 productId, Product calldata product, Governance calldata next, Approvals calldata approvals)
         external;
 
-    /// @notice A tightening by one watcher, at once: keys retired or revoked, reporters, auditors or the
-    /// enroller removed, the sender itself removed from the approvers (not below the threshold). A pending
-    /// change is dropped.
+    /// @notice A tightening by one watcher, at once: keys revoked or retired as of the newest release, reporters,
+    /// auditors or the enroller removed, the sender itself removed from the approvers (not below the
+    /// threshold). A pending change is dropped.
+    /// @dev `next.epoch` must be the epoch in effect + 1, and something besides it must change.
     function restrict(bytes32 productId, Product calldata product, Governance calldata next) external;
 
     /// @notice Cancels the pending change before it takes effect; one watcher does.
@@ -367,7 +370,8 @@ interface IReleaseLedger {
     // Releases
     // ------------------------------------------------------------------------------------------------
 
-    /// @notice Publishes a release with M-of-N approvals over {approvalDigest}; its terms never change.
+    /// @notice Publishes a release with M-of-N approvals over {approvalDigest}; its terms never change. Refused
+    /// while the product is paused.
     /// @return releaseId The product's next release id, from 1.
     function publish(Product calldata product, Terms calldata terms, Approvals calldata approvals)
         external

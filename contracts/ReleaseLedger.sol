@@ -79,7 +79,8 @@ contract ReleaseLedger is IReleaseLedger {
         (Governance calldata governance,,) = _requireCurrent(productId, product);
         _requireWatcher(governance);
         bytes32 nextHash = _requireSuccessor(governance, next);
-        governance.requireRestriction(next, msg.sender);
+        governance.requireRestriction(next, msg.sender, product.head.latestRelease);
+        if (nextHash == Commitments.governance(governance, 1)) revert NotATightening("epoch");
         address[] memory signers = new address[](1);
         signers[0] = msg.sender;
         _replace(productId, product, next, nextHash, signers);

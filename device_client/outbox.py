@@ -70,7 +70,7 @@ class Outbox:
         self._memory.commit(book)
 
     def deliver(self, prove: Callable[[Fresh], View]) -> int:
-        """One round: hand over what was not, ask after the rest; how many are left.
+        """One round: hand over every receipt, ask for its proof; how many are left.
 
         ``prove`` moves trust by the proof of an acknowledgement. What the source gets wrong is
         raised (`Unreachable`, `Malformed`, `Untrusted`), and no receipt is lost by it.
@@ -89,9 +89,8 @@ class Outbox:
 
     def _forward(self, queued: Queued, prove: Callable[[Fresh], View]) -> None:
         memory, source = self._memory, self._parts.source
-        if not queued.sent:
-            source.send(queued.receipt)
-            memory.commit(memory.book.handed_over(queued.receipt))
+        source.send(queued.receipt)  # every time: who took it last time may have lost it since
+        memory.commit(memory.book.handed_over(queued.receipt))
         leaf = receipt_leaf(queued.receipt)
         raw = source.acknowledgement(leaf, MAX_ACK_BYTES)
         if raw is None:

@@ -3,7 +3,7 @@
 from typing import Final
 
 # keccak256 of the deployed code: the same for every deployment
-CODE_HASH: Final = bytes.fromhex('c39a8cfb28579e1df5a50b96dee7e1e093264065fdff749f99eae20a846ae5da')
+CODE_HASH: Final = bytes.fromhex('4a514ab2509549504c651227bf77508d7ba95c80bd8de1d0136293548ff58ab3')
 
 # places of the mappings in storage
 PRODUCTS_SLOT: Final = 0

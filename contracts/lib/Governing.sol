@@ -118,13 +118,17 @@ library Governing {
     }
 
     /// @notice Refuses what one watcher may not do alone, naming the field. Both are well formed.
-    /// @dev Tightening a threshold or a delay is not among it: a stolen key could put them out of reach.
+    /// @dev Raising a threshold or a delay is not among it: a stolen key could put them out of reach. Nor is a
+    /// key lowered little by little: a watcher has a few dozen restrictions in all, so that one with a stolen
+    /// key cannot outrun another's pause by changing the record for ever.
     function requireRestriction(
         IReleaseLedger.Governance calldata from,
         IReleaseLedger.Governance calldata to,
-        address watcher
+        address watcher,
+        uint32 latestRelease
     ) internal pure {
         string memory field = _loosened(from, to);
+        if (bytes(field).length == 0 && !_keysOnlyClosed(from.keys, to.keys, latestRelease)) field = "keys";
         if (!_onlyWithout(to.approvers, from.approvers, watcher)) field = "approvers";
         else if (to.threshold != from.threshold) field = "threshold";
         else if (!_same(to.guardians, from.guardians)) field = "guardians";
@@ -187,7 +191,8 @@ library Governing {
         returns (bool)
     {
         if (!_within(some, all)) return false;
-        return some.length == all.length || (some.length + 1 == all.length && !_contains(some, account) && _contains(all, account));
+        if (some.length == all.length) return true;
+        return some.length + 1 == all.length && _contains(all, account) && !_contains(some, account);
     }
 
     function _keysOnlyLowered(IReleaseLedger.SigningKey[] calldata from, IReleaseLedger.SigningKey[] calldata to)
@@ -198,6 +203,19 @@ library Governing {
         if (from.length != to.length) return false;
         for (uint256 i = 0; i < from.length; ++i) {
             if (to[i].keyId != from[i].keyId || to[i].validThrough > from[i].validThrough) return false;
+        }
+        return true;
+    }
+
+    /// @dev Every key as it was, revoked, or retired as of the newest release. The lists have the same ids.
+    function _keysOnlyClosed(
+        IReleaseLedger.SigningKey[] calldata from,
+        IReleaseLedger.SigningKey[] calldata to,
+        uint32 latestRelease
+    ) private pure returns (bool) {
+        for (uint256 i = 0; i < from.length; ++i) {
+            uint32 through = to[i].validThrough;
+            if (through != from[i].validThrough && through != 0 && through != latestRelease) return false;
         }
         return true;
     }

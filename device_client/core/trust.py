@@ -23,9 +23,10 @@ from typing import Any, Self
 from protocol import cbor
 from protocol.bundle import Anchor, Fresh, View, prove
 from protocol.errors import Malformed, Refused, Untrusted
-from protocol.header import MAX_HEADER_BYTES, MAX_VALIDATORS, block_hash, link_ok, parse_header
-from protocol.ids import U64_MAX, Address, Hash
+from protocol.header import MAX_HEADER_BYTES, MAX_VALIDATORS, block_hash, parse_header
+from protocol.ids import Address, Hash
 from protocol.ledger import StateWord, Status
+from protocol.proof import verify_link
 from protocol.trustfile import TrustFile
 
 FUTURE_TOLERANCE = 600
@@ -195,15 +196,15 @@ def _follow(state: TrustState, links: tuple[bytes, ...]) -> tuple[tuple[Address,
     """Validators and height after the overlap links, each higher than the one before."""
     validators, height = state.validators, state.height
     for raw in links:
-        header = parse_header(raw)
-        if header.number <= height or header.number > U64_MAX:
+        link = verify_link(raw, validators)
+        if link.number <= height:
             raise Untrusted(
                 "link-order",
                 "validator link refused",
-                f"it is of block {header.number}, after one of block {height}",
+                f"it is of block {link.number}, after one of block {height}",
                 "get the bundle again, from another source",
             )
-        validators, height = link_ok(header, validators), header.number
+        validators, height = link.validators, link.number
     return validators, height
 
 

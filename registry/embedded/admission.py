@@ -22,6 +22,7 @@ from registry.embedded.pool import Pending
 from registry.embedded.sealing import BLOCK_GAS
 
 MAX_RAW = 128 * 1024  # bytes, as in geth; a deployment is under 25 kB
+HALF_ORDER = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0  # of secp256k1
 _UNREADABLE = (
     RLPException,
     ValidationError,
@@ -48,7 +49,6 @@ def admit(raw: bytes, chain_id: int) -> Pending:
         _check_chain(transaction.chain_id, chain_id)
         _check_gas(transaction)
         transaction.validate()
-        transaction.check_signature_validity()
         return Pending(
             raw=raw,
             hash=Hash(transaction.hash),
@@ -68,6 +68,9 @@ def _check_canonical(transaction: Any, raw: bytes) -> None:
     # for the original remembers the bytes it came from.
     if transaction.copy().encode() != raw:
         raise _unreadable("it is not in canonical form")
+    # The other s would verify, too, and give the same transaction another hash (EIP-2).
+    if transaction.s > HALF_ORDER:
+        raise _unreadable("its signature is not in canonical form")
 
 
 def _check_chain(found: int | None, wanted: int) -> None:

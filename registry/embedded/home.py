@@ -25,7 +25,8 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from coincurve import PrivateKey
@@ -54,10 +55,18 @@ class Home:
         """The SQLite file."""
         return self.ledger / "chain.sqlite"
 
-    def validator_keys(self) -> list[PrivateKey]:
-        """The four sealing keys, in the order of their addresses."""
-        files = [self.ledger / "validators" / f"{place}.key" for place in range(1, VALIDATORS + 1)]
-        return sorted((_read_key(file) for file in files), key=lambda k: address_of(k.public_key))
+    def validator_keys(self, listed: Sequence[Address]) -> list[PrivateKey]:
+        """The four sealing keys, which must be those of the validators that the chain lists."""
+        folder = self.ledger / "validators"
+        keys = [_read_key(folder / f"{place}.key") for place in range(1, VALIDATORS + 1)]
+        if {address_of(key.public_key) for key in keys} != set(listed):
+            raise LocalFault(
+                "ledger-keys",
+                f"{self.ledger} not opened",
+                "its validators' keys are not those of its chain",
+                "put the keys back that were made with it",
+            )
+        return keys
 
     def fee_address(self) -> Address:
         """The registry's own account; its key stays in the file."""
@@ -65,12 +74,13 @@ class Home:
 
     def draw_fee_key(self, entropy: Entropy) -> Address:
         """The fee account, drawn now unless this directory has one already."""
-        if not self.fee_file.exists():
-            self.fee_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            key = draw_key(entropy)
-            address = str(address_of(key.public_key))
-            account = {"address": address, "private_key": "0x" + key.to_hex()}
-            _write_secret(self.fee_file, json.dumps(account, indent=2) + "\n")
+        with _faults(self.fee_file):
+            if not self.fee_file.exists():
+                self.fee_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                key = draw_key(entropy)
+                address = str(address_of(key.public_key))
+                account = {"address": address, "private_key": "0x" + key.to_hex()}
+                _write_secret(self.fee_file, json.dumps(account, indent=2) + "\n")
         return self.fee_address()
 
     def stage(self, keys: list[PrivateKey]) -> Path:
@@ -83,18 +93,19 @@ class Home:
                 "open it, or choose another directory",
             )
         aside = self.directory / "ledger.unfinished"
-        shutil.rmtree(aside, ignore_errors=True)  # left by a creation that was killed
-        (aside / "validators").mkdir(mode=0o700, parents=True)
-        for place, key in enumerate(keys, start=1):
-            _write_secret(aside / "validators" / f"{place}.key", key.to_hex() + "\n")
-        _sync(aside / "validators")
+        with _faults(aside):
+            shutil.rmtree(aside, ignore_errors=True)  # left by a creation that was killed
+            (aside / "validators").mkdir(mode=0o700, parents=True)
+            for place, key in enumerate(keys, start=1):
+                _write_secret(aside / "validators" / f"{place}.key", key.to_hex() + "\n")
         return aside
 
     def put_in_place(self, aside: Path) -> None:
         """The staged folder becomes the ledger, in one durable step."""
-        _sync(aside)
-        aside.rename(self.ledger)
-        _sync(self.directory)
+        with _faults(self.ledger):
+            _sync(aside)
+            aside.rename(self.ledger)
+            _sync(self.directory)
 
 
 class Lock:
@@ -109,7 +120,9 @@ class Lock:
                 "there is none",
                 "make one with `firmledger init`",
             )
-        self._file = os.open(home.ledger / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        path = home.ledger / "lock"
+        with _faults(path):
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as held:
@@ -185,6 +198,20 @@ def _read_json(path: Path) -> dict[str, str]:
     except (ValueError, KeyError, TypeError) as fault:
         raise LocalFault(
             "key-damaged", f"{path} not used", "it is not a fee account", "restore the file"
+        ) from fault
+
+
+@contextmanager
+def _faults(path: Path) -> Iterator[None]:
+    """Where the operating system's errors become ours."""
+    try:
+        yield
+    except OSError as fault:
+        raise LocalFault(
+            "ledger-directory",
+            f"{path} not written",
+            fault.strerror or str(fault),
+            "check the directory's permissions and the free space",
         ) from fault
 
 

@@ -30,7 +30,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from protocol.errors import LocalFault
 from protocol.header import Field, Header, block_hash
 from protocol.ids import Address, Hash
 from registry.embedded import execution, sealing
@@ -90,11 +89,10 @@ class EmbeddedLedger:
         self.pool = Pool()
         self._lock = lock
         self._clock, self._heartbeat, self._steady = clock, heartbeat, steady
-        self._keys = home.validator_keys()
-        self.validators = tuple(sealing.address_of(key.public_key) for key in self._keys)
         self.chain_id = store.chain_id()
         self._head = _head(store.head())
-        _check_keys(home, self.validators, self._head.header)
+        self.validators = self._head.header.extra.validators
+        self._keys = home.validator_keys(self.validators)
         self._sealed_at = steady()
         self._writing = threading.Lock()
         self._wake, self._stop = threading.Event(), threading.Event()
@@ -283,16 +281,6 @@ class EmbeddedLedger:
 
 def _head(header: Header) -> Head:
     return Head(header, block_hash(header))
-
-
-def _check_keys(home: Home, held: Sequence[Address], head: Header) -> None:
-    if tuple(held) != head.extra.validators:
-        raise LocalFault(
-            "ledger-keys",
-            f"{home.ledger} not opened",
-            "its validators' keys are not those of its chain",
-            "put the keys back that were made with it",
-        )
 
 
 def _draft(

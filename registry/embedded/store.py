@@ -20,7 +20,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -55,7 +55,7 @@ class Store:
             raise LocalFault(
                 "ledger-missing", f"{path} not opened", "it is not there", "make a new ledger"
             )
-        with self._faults():
+        with _faults(self._path):
             self._writer = self._connect()
             self._check_format()
             self._reader = self._connect()
@@ -64,11 +64,10 @@ class Store:
     @classmethod
     def create(cls, path: Path, chain_id: int) -> Self:
         """Lays a new file, without any block yet, and opens it."""
-        file = sqlite3.connect(path)
-        file.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version={FORMAT}; COMMIT")
-        with file:
+        with _faults(path), closing(sqlite3.connect(path)) as file:
+            file.executescript(f"{SCHEMA} PRAGMA user_version={FORMAT};")
             file.execute("INSERT INTO identity VALUES (?)", (chain_id,))
-        file.close()
+            file.commit()
         return cls(path)
 
     def close(self) -> None:
@@ -82,7 +81,7 @@ class Store:
         """Makes a sealed block durable, whole or not at all; before anyone sees the block."""
         number = header.number
         block = (number, bytes(block_hash(header)), encode_header(header))
-        with self._faults(), self._transaction() as sql:
+        with _faults(self._path), self._transaction() as sql:
             sql.executemany("INSERT OR IGNORE INTO node VALUES (?, ?)", nodes.items())
             sql.execute("INSERT INTO block VALUES (?, ?, ?)", block)
             sql.executemany(
@@ -195,18 +194,6 @@ class Store:
                 self._writer.execute("ROLLBACK")
             raise
 
-    @contextmanager
-    def _faults(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as fault:
-            raise LocalFault(
-                "ledger-storage",
-                f"{self._path} not used",
-                f"SQLite says: {fault}",
-                "check free space and the disk; what was served before is untouched",
-            ) from fault
-
     def _empty(self) -> LocalFault:
         return LocalFault(
             "ledger-empty", f"{self._path} not served", "it holds no chain", "make a new ledger"
@@ -217,5 +204,19 @@ class Store:
         return rows[0] if rows else None
 
     def _all(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
-        with self._faults(), self._reading:
+        with _faults(self._path), self._reading:
             return self._reader.execute(sql, values).fetchall()
+
+
+@contextmanager
+def _faults(path: Path) -> Iterator[None]:
+    """Where SQLite's errors become ours."""
+    try:
+        yield
+    except sqlite3.Error as fault:
+        raise LocalFault(
+            "ledger-storage",
+            f"{path} not used",
+            f"SQLite says: {fault}",
+            "check free space and the disk; what was served before is untouched",
+        ) from fault

@@ -133,6 +133,7 @@ class Chain:
     releases: dict[int, tuple[Made, State]] = field(default_factory=dict)
     logs: dict[int, list[bytes]] = field(default_factory=dict)
     keys: tuple[SigningKey, ...] = governance().keys
+    _cache: dict[object, tuple[object, Fresh]] = field(default_factory=dict)
 
     @property
     def anchor(self) -> Anchor:
@@ -188,24 +189,36 @@ class Chain:
         extra: int = 0,
     ) -> Fresh:
         """What the chain says of a release now; ``extra`` makes another block of the same height."""
+        key = (self.number, release_id, tuple(group or ()), tuple(sealed_by or ()), extra)
+        state = (self.time, self.head, self.keys, tuple(self.releases.items()))
+        if key not in self._cache or self._cache[key][0] != state:
+            self._cache[key] = state, self._fresh(release_id, group, sealed_by, extra)
+        return self._cache[key][1]
+
+    def _fresh(
+        self,
+        release_id: int | None,
+        group: list[sealed.Validator] | None,
+        sealed_by: list[sealed.Validator] | None,
+        extra: int,
+    ) -> Fresh:
         release = None
-        product_slot, *more = self.anchor.slots(release_id)
-        words = {product_slot: LEDGER.product_slot(PRODUCT, self.product, self.time)}
-        if release_id is not None:
-            made, state = self.releases[release_id]
+        slots = self.anchor.slots(release_id)
+        words = {slots[0]: LEDGER.product_slot(PRODUCT, self.product, self.time)}
+        for number, (made, state) in self.releases.items():
             terms_hash = made.static.terms.hash_struct()
-            release = Release(release_id, terms_hash, state)
-            words[more[0]] = LEDGER.release_slot(PRODUCT, release_id, terms_hash, state)
+            word = LEDGER.release_slot(PRODUCT, number, terms_hash, state)
+            words[self.anchor.slots(number)[1]] = word
+            if number == release_id:
+                release = Release(number, terms_hash, state)
         numbers = {slot: int.from_bytes(word, "big") for slot, word in words.items()}
         if extra:
             numbers[Hash(sha256(b"extra"))] = extra
         world = sealed.World(numbers, accounts=4, group=group or VALIDATORS)
         header = world.header(number=self.number, timestamp=self.time, sealed_by=sealed_by)
         raw = sealed.encode_header(header)
-        anchor = dataclasses.replace(
-            self.anchor, validators=sealed.addresses(group or VALIDATORS)
-        )
-        return assemble(anchor, raw, world.get_proof(list(words)), self.product, release)
+        anchor = dataclasses.replace(self.anchor, validators=sealed.addresses(group or VALIDATORS))
+        return assemble(anchor, raw, world.get_proof(slots), self.product, release)
 
 
 @dataclass
@@ -348,5 +361,3 @@ def receipts_of(registry: Registry) -> list[Receipt]:
     """What the device reported, read and verified."""
     public = DEVICE_KEY.public_key().public_bytes_raw()
     return [verify(data, public) for data in registry.receipts]
-
-

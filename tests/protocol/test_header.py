@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
 import pytest
 import rlp
+from coincurve import PublicKey
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -129,6 +131,8 @@ def remade(at: Field, value: object) -> bytes:
         remade(Field.NUMBER, b"\x01" * 9),
         remade(Field.NUMBER, b"\x00\x01"),
         remade(Field.TIMESTAMP, b"\x01" * 9),
+        remade(Field.GAS_LIMIT, b"\x01" * 9),
+        remade(Field.GAS_USED, b"\x01" * 9),
         remade(Field.TIMESTAMP, b"\x00"),
         remade(Field.TIMESTAMP, [b"\x01"]),
         remade(Field.DIFFICULTY, b"\x01" * 33),
@@ -187,7 +191,23 @@ def test_the_largest_header_fits_its_limit() -> None:
     group, vote = validators(MAX_VALIDATORS), Vote(Address(ONE), add=True)
     made = make_header(group, number=2**64 - 1, timestamp=2**64 - 1, vote=vote)
     header = seal(made, group)
-    assert len(sealers(parse_header(encode_header(header)))) == MAX_VALIDATORS
+    read = parse_header(encode_header(header))
+    assert check_seals(read, addresses(group)) == addresses(group)
+    with pytest.raises(Misuse):
+        check_seals(read, addresses(validators(MAX_VALIDATORS + 1)))
+
+
+def test_opaque_fields_are_counted_and_their_depth_is_bounded() -> None:
+    group = validators(1)
+    deep: list[object] = []
+    for _ in range(6):
+        deep = [deep]
+    known = make_header(group).fields
+    for more in ([b""] * (MAX_FIELDS - 15), [deep]):
+        assert list(parse_header(rlp.encode([*known, *more])).fields[15:]) == more
+    for more in ([b""] * (MAX_FIELDS - 14), [[deep]]):
+        with pytest.raises(Malformed):
+            parse_header(rlp.encode([*known, *more]))
 
 
 # ---- digests
@@ -330,6 +350,20 @@ def test_a_seal_has_one_form() -> None:
     ):
         assert refusal(with_seals(sealed, [bad, *good[1:]]), addresses(group)) == "bad-seal"
     assert check_seals(sealed, addresses(group)) == addresses(group[:3])
+
+
+def test_recovery_ids_above_one_are_refused_even_where_a_key_can_be_recovered() -> None:
+    group = validators(4)
+    sealed = seal(make_header(group), group[:3])
+    digest, good = seal_digest(sealed), sealed.extra.seals
+    recovered = 0
+    for r in range(1, 12):  # below p - n, so that r + n is a point's x as well
+        made = r.to_bytes(32, "big") + good[0][32:64] + b"\x02"
+        with suppress(ValueError):
+            PublicKey.from_signature_and_message(made, digest, hasher=None)
+            recovered += 1
+        assert refusal(with_seals(sealed, [made, *good[1:]]), addresses(group)) == "bad-seal"
+    assert recovered
 
 
 def test_the_upper_half_of_the_curve_starts_where_the_standard_says() -> None:

@@ -55,6 +55,8 @@ def test_a_flipped_bit_is_another_item_or_refused(item: Item, data: st.DataObjec
         ("8100", "rlp-not-canonical"),  # a byte below 0x80 with a prefix
         ("817f", "rlp-not-canonical"),
         ("b80161", "rlp-not-canonical"),  # a short length in the long form
+        ("b837" + "00" * 55, "rlp-not-canonical"),  # 55 bytes still have the short form
+        ("f837" + "80" * 55, "rlp-not-canonical"),
         ("b90038" + "00" * 56, "rlp-not-canonical"),  # a length with a leading zero
         ("f80161", "rlp-not-canonical"),
         ("83646f", "rlp-truncated"),
@@ -71,6 +73,15 @@ def test_each_departure_from_the_one_form_is_named(text: str, reason: str) -> No
     with pytest.raises(Malformed) as caught:
         decode(bytes.fromhex(text), **BOUNDS)
     assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize("size", [0, 1, 54, 55, 56, 255, 256])
+def test_forms_change_where_the_paper_says(size: int) -> None:
+    for item in (b"\xee" * size, [b""] * size):
+        raw = encode(item)
+        assert raw == oracle.encode(item)
+        assert len(raw) - size == 1 + (size > 55) + (size > 255)
+        assert decode(raw, **BOUNDS) == item
 
 
 def nested(levels: int) -> bytes:

@@ -25,6 +25,8 @@ NOTEBOOK = bytes.fromhex(
     "602035 6000 52 600035 60aa 6020 6000 a2"  # log2(value; 0xaa, key)
     "42 6000 52 6020 6000 f3"  # return timestamp
 )
+# sstore(key, value), and nothing else.
+PIGEONHOLE = bytes.fromhex("602035 600035 55 00")
 # Calls itself with all the gas there is.
 CALLS_ITSELF = bytes.fromhex("6000 6000 6000 6000 6000 30 5a f1 00")
 # Returns blockhash(number - 1).

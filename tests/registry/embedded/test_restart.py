@@ -334,6 +334,18 @@ def test_bad_directories_are_refused_by_name(tmp_path: Path, clock: SimClock) ->
     open_ledger(tmp_path, clock).close()
 
 
+def test_a_directory_that_cannot_be_written_is_refused(tmp_path: Path, clock: SimClock) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(LocalFault) as refused:
+        EmbeddedLedger.create(tmp_path / "file", clock=clock)
+    assert refused.value.reason == "ledger-directory"
+    (tmp_path / "keys").write_text("in the way")
+    with pytest.raises(LocalFault) as refused:
+        EmbeddedLedger.create(tmp_path, clock=clock)
+    assert refused.value.reason == "ledger-directory"
+    assert not (tmp_path / "ledger").exists()
+
+
 @pytest.mark.parametrize("damage", ["truncated", "garbage", "missing", "newer", "foreign"])
 def test_a_damaged_chain_file_is_refused(tmp_path: Path, clock: SimClock, damage: str) -> None:
     EmbeddedLedger.create(tmp_path, clock=clock)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from protocol.header import block_hash
 from registry.embedded import EmbeddedLedger
 from registry.embedded.rows import LogFilter, condition
 from tests.registry.embedded.scene import (
@@ -85,6 +86,7 @@ def test_logs_by_range_address_topic_and_block(
     assert values(fromBlock="0x0", topics=[topic, word(1), word(1)]) == []
     assert values(fromBlock="0x0", toBlock="0x0") == []
     assert values(fromBlock="0xffff", toBlock="0xfffff") == []
+    assert values(fromBlock=hex(2**70), toBlock=hex(2**71)) == []
     second = ask(ledger, "eth_getLogs", {"blockHash": block["hash"]})[1]
     assert second == {
         "address": address,
@@ -241,6 +243,8 @@ def test_a_committed_block_shows_nowhere_before_it_is_served(
         number = hex(sealed.number)
         seen["number"] = ask(opened, "eth_blockNumber")
         seen["block"] = ask(opened, "eth_getBlockByNumber", number, False)
+        name = str(block_hash(sealed))
+        seen["by hash"] = ask(opened, "eth_getBlockByHash", name, False)
         seen["receipt"] = ask(opened, "eth_getTransactionReceipt", sent)
         seen["pending"] = ask(opened, "eth_getTransactionByHash", sent)["blockHash"]
         seen["logs"] = ask(opened, "eth_getLogs", {"fromBlock": "0x0", "toBlock": number})
@@ -253,6 +257,7 @@ def test_a_committed_block_shows_nowhere_before_it_is_served(
     assert seen == {
         "number": hex(before),
         "block": None,
+        "by hash": None,
         "receipt": None,
         "pending": None,
         "logs": [],

@@ -6,6 +6,7 @@ import threading
 from typing import Any
 
 import pytest
+import rlp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,14 +14,18 @@ from protocol.errors import FirmledgerError, Malformed, Refused
 from registry.embedded import EmbeddedLedger, execution
 from registry.embedded.admission import MAX_RAW, admit
 from tests.registry.embedded.scene import (
+    PIGEONHOLE,
     STRANGER,
     Sender,
     SimClock,
     ask,
+    deploy,
     entry,
     hexed,
     refusal,
 )
+
+SECP256K1_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 
 
 def send(ledger: EmbeddedLedger, raw: bytes) -> dict[str, Any]:
@@ -53,6 +58,7 @@ def test_what_does_not_fit_waits_for_the_next_block(
 ) -> None:
     burner = bytes.fromhex("fe")  # INVALID takes all the gas it was given
     raws = [fee.sign(None, burner, gas=14_000_000) for _ in range(3)]
+    raws.append(fee.sign(notebook, entry(2, 2)))
     for raw in raws:
         ledger.submit(raw)
     stranger = Sender(ledger, STRANGER)
@@ -61,7 +67,44 @@ def test_what_does_not_fit_waits_for_the_next_block(
     made = [ledger.store.mined_in(ledger.seal_now().number) for _ in range(3)]
     # The third held its own sender back, and nobody else.
     assert [[mined.raw for mined in block] for block in made] == [[*raws[:2], small], raws[2:], []]
-    assert {mined.succeeded for mined in made[1]} == {False}
+    assert [mined.succeeded for mined in made[1]] == [False, True]
+
+
+def test_transactions_of_one_block_cost_what_they_cost_apart(
+    ledger: EmbeddedLedger, fee: Sender
+) -> None:
+    """What one has written or warmed is not the next one's beginning (EIP-2200, EIP-2929)."""
+    pigeonhole = deploy(ledger, fee, PIGEONHOLE)
+
+    def costs(key: int, *, together: bool) -> list[int]:
+        sent = []
+        for value in (1, 2, 0):
+            sent.append(ledger.submit(fee.sign(pigeonhole, entry(key, value))))
+            if not together:
+                ledger.seal_now()
+        ledger.seal_now()
+        mined = [found for name in sent if (found := ledger.store.mined(name)) is not None]
+        assert len({found.block for found in mined}) == (1 if together else 3)
+        return [found.gas_used for found in mined]
+
+    assert costs(5, together=True) == costs(6, together=False)
+
+
+def test_the_other_form_of_a_signature_is_refused(
+    ledger: EmbeddedLedger, fee: Sender, notebook: bytes
+) -> None:
+    """EIP-2: of the two s that verify only the lower one, or a transaction had two hashes."""
+    for prices in ({"gasPrice": 0}, {"maxFeePerGas": 0, "maxPriorityFeePerGas": 0}):
+        raw = fee.sign(notebook, entry(1, 1), nonce=1, **prices)
+        assert admit(raw, ledger.chain_id).nonce == 1
+        kind = b"" if "gasPrice" in prices else raw[:1]
+        fields = rlp.decode(raw[len(kind) :])
+        parity = int.from_bytes(fields[-3], "big")
+        other = parity ^ 1 if kind else (ledger.chain_id * 2 + 35) * 2 + 1 - parity
+        high = SECP256K1_ORDER - int.from_bytes(fields[-1], "big")
+        bent = kind + rlp.encode([*fields[:-3], other, fields[-2], high])
+        with pytest.raises(Malformed):
+            admit(bent, ledger.chain_id)
 
 
 def test_an_account_without_funds_sends_for_nothing(

@@ -1,0 +1,236 @@
+"""Bundles: what the service answers a device, and what it writes on a stick.
+
+Guarantees: a bundle given out was verified by the device's own steps before; nothing in it rests
+on a decision of the service that the device cannot make again for itself. An answer's fresh part
+is never older than a tenth of max-age while the chain moves, and never shows other records than
+the head does.
+
+Rules:
+
+* Offered is the newest release that the ledger's rules let this device install. If there is none,
+  but newer ones exist, the newest of them goes out, so that the device sees for itself why it
+  waits.
+* If nothing is newer, the fresh part alone goes out, and speaks of the release that the device runs
+  (of the newest one if that is unknown): "nothing for you" is proved, too.
+* The ETag is of the bytes. They stay the same until the fresh part is due to be remade, or the
+  ledger says something else; so a 304 never outlives a proof.
+
+Not here: who may ask. A bundle holds nothing secret.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from protocol import cbor
+from protocol.bundle import FORMAT, Anchor, Fresh, assemble
+from protocol.digests import sha256
+from protocol.errors import Misuse, Unreachable
+from protocol.header import parse_header
+from protocol.ids import Hash, ProductId
+from protocol.ledger import Reason, eligible
+from protocol.records import Device, Product
+from registry.catalogue import Catalogue, ReleaseEntry
+from registry.ports import Block, StateSource
+from registry.submission import Artifacts
+
+REMADE_PER_MAX_AGE = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A bundle, encoded, and what the service thinks of it (which no device believes).
+
+    ``release_id``: the release it speaks of. ``reason``: whether the asking device may install it,
+    None if it brings no release to install. ``made_at``: the time of its proof's header.
+    """
+
+    body: bytes
+    etag: str
+    release_id: int | None
+    reason: Reason | None
+    made_at: int
+
+    @property
+    def offers(self) -> bool:
+        """Whether the device may install what it brings."""
+        return self.reason is Reason.ELIGIBLE
+
+
+@dataclass(frozen=True)
+class _Moment:
+    """One product as the ledger had it at one block; releases from the newest to the oldest."""
+
+    block: Block
+    product: Product
+    slot: Hash
+    releases: tuple[ReleaseEntry, ...]
+
+    def release(self, release_id: int) -> ReleaseEntry | None:
+        index = len(self.releases) - release_id
+        return self.releases[index] if 0 <= index < len(self.releases) else None
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A fresh part as it was made: what it shows, when, and its encoding."""
+
+    fresh: Fresh
+    slot: Hash
+    timestamp: int
+    encoded: bytes
+
+
+class Bundles:
+    """Makes bundles from the catalogue and the chain's proofs, and keeps them while they hold."""
+
+    def __init__(
+        self,
+        chain: StateSource,
+        catalogue: Catalogue,
+        artifacts: Artifacts,
+        *,
+        code_hash: Hash,
+        max_age: int,
+        now: Callable[[], int],
+    ) -> None:
+        self._chain, self._catalogue, self._artifacts = chain, catalogue, artifacts
+        self._code_hash, self._now = code_hash, now
+        self.renewed_every = max(1, max_age // REMADE_PER_MAX_AGE)
+        self._head: Block | None = None
+        self._moments: dict[ProductId, _Moment] = {}
+        self._made: dict[tuple[ProductId, int | None], _Made] = {}
+        self._lock = threading.RLock()
+
+    def advance(self) -> bool:
+        """Takes note of the catalogue's head; True if it is another one than before."""
+        head = self._catalogue.head()
+        with self._lock:
+            if head == self._head:
+                return False
+            self._head = head
+            return True
+
+    def answer(self, product_id: ProductId, device: Device) -> Answer:
+        """The bundle for one device; `Misuse` ``unknown-product``, `Unreachable` at first."""
+        with self._lock:
+            moment = self._moment(product_id)
+            entry, reason = _choose(moment, device)
+            made, static = self._fresh(product_id, moment, entry), None
+            if entry is not None and reason is not None:
+                then = _verdict(entry, made.fresh.product, device, made.timestamp)
+                if then is not reason:  # time alone decided: show the device the later block
+                    made = self._make(product_id, moment, entry)
+                static = self._artifacts.static(entry.terms_hash)
+        return _answer(made, static, entry, reason if static else None)
+
+    def of_release(self, product_id: ProductId, release_id: int) -> Answer:
+        """The bundle of one release, whatever device it is for: for sticks and mirrors."""
+        with self._lock:
+            moment = self._moment(product_id)
+            entry = _known(moment, release_id)
+            static = self._artifacts.static(entry.terms_hash)
+            if static is None:
+                raise Misuse(
+                    "no-artifacts",
+                    f"no bundle of release {release_id} made",
+                    "this registry does not hold its envelope and payload",
+                    "ask the registry it was published through, or publish it here as well",
+                )
+            return _answer(self._fresh(product_id, moment, entry), static, entry, None)
+
+    def fresh(self, product_id: ProductId, release_id: int | None) -> Fresh:
+        """The fresh part that speaks of one release, or of the product alone before the first."""
+        with self._lock:
+            moment = self._moment(product_id)
+            entry = None if release_id is None else _known(moment, release_id)
+            return self._fresh(product_id, moment, entry).fresh
+
+    def _moment(self, product_id: ProductId) -> _Moment:
+        if self._head is None:
+            self.advance()
+        block = self._head
+        if block is None:
+            raise Unreachable(
+                "nothing-indexed",
+                "no bundle made",
+                "this registry has not followed a block of its ledger yet",
+                "try again in a moment",
+            )
+        known = self._moments.get(product_id)
+        if known is not None and known.block == block:
+            return known
+        entry = self._catalogue.product(product_id, now=block.timestamp, at=block.number)
+        releases = self._catalogue.releases(product_id, at=block.number)
+        slot = self._chain.ledger.product_slot(product_id, entry.record, block.timestamp)
+        newest_first = tuple(sorted(releases, key=lambda r: r.release_id, reverse=True))
+        moment = _Moment(block, entry.record, slot, newest_first)
+        self._moments[product_id] = moment
+        return moment
+
+    def _fresh(self, product_id: ProductId, moment: _Moment, entry: ReleaseEntry | None) -> _Made:
+        made = self._made.get((product_id, entry.release_id if entry else None))
+        if made is not None and made.slot == moment.slot and self._is_young(made, moment):
+            shown = made.fresh.release
+            if shown == (entry.record if entry else None):
+                return made
+        return self._make(product_id, moment, entry)
+
+    def _is_young(self, made: _Made, moment: _Moment) -> bool:
+        """Not due yet, or no later block to make it from."""
+        due = self._now() - made.timestamp >= self.renewed_every
+        return not due or made.timestamp >= moment.block.timestamp
+
+    def _make(self, product_id: ProductId, moment: _Moment, entry: ReleaseEntry | None) -> _Made:
+        header = self._chain.header(moment.block.hash)
+        # The registry's own node says who seals; whether they are trusted is each device's to say.
+        validators = parse_header(header).extra.validators
+        anchor = Anchor(self._chain.ledger, product_id, self._code_hash, validators)
+        slots = anchor.slots(entry.release_id if entry else None)
+        answer = self._chain.proof(slots, moment.block.hash)
+        record = entry.record if entry else None
+        fresh = assemble(anchor, header, answer, moment.product, record)
+        made = _Made(fresh, moment.slot, moment.block.timestamp, fresh.encode())
+        self._made[product_id, entry.release_id if entry else None] = made
+        return made
+
+
+def _known(moment: _Moment, release_id: int) -> ReleaseEntry:
+    entry = moment.release(release_id)
+    if entry is None:
+        raise Misuse(
+            "unknown-release",
+            f"release {release_id} not found",
+            "the product has no release of that id",
+            "see `firmledger release list`",
+        )
+    return entry
+
+
+def _verdict(entry: ReleaseEntry, product: Product, device: Device, now: int) -> Reason:
+    return eligible(product, entry.terms, entry.release_id, entry.state, device, now)
+
+
+def _choose(moment: _Moment, device: Device) -> tuple[ReleaseEntry | None, Reason | None]:
+    """The release to speak of, and the verdict on it; no verdict if nothing is newer."""
+    newer = [entry for entry in moment.releases if entry.terms.version > device.version]
+    first: tuple[ReleaseEntry, Reason] | None = None
+    for entry in newer:
+        reason = _verdict(entry, moment.product, device, moment.block.timestamp)
+        if reason is Reason.ELIGIBLE:
+            return entry, reason
+        first = first or (entry, reason)
+    if first:
+        return first
+    running = [entry for entry in moment.releases if entry.terms.version == device.version]
+    return (*running, *moment.releases, None)[0], None
+
+
+def _answer(
+    made: _Made, static: bytes | None, entry: ReleaseEntry | None, reason: Reason | None
+) -> Answer:
+    body = cbor.dumps([FORMAT, static, made.encoded])
+    release_id = entry.release_id if entry else None
+    return Answer(body, f'"{sha256(body)[:16].hex()}"', release_id, reason, made.timestamp)

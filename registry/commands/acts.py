@@ -1,0 +1,201 @@
+"""What may become of a published release: halt and attest by one person, resume and revoke by many.
+
+One person's act is a transaction of their own, signed here and sent to the ledger directly: the
+contract knows them as its sender. What M of N decide is signatures, which the registry's account
+may send.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from protocol.errors import FirmledgerError
+from protocol.ids import Version
+from registry.commands.desk import SETTLE_SECONDS, Desk, Json, answer, desk_of
+
+if TYPE_CHECKING:
+    from protocol.records import Product, Release
+    from registry.client import Service
+
+ACT_SECONDS = 60.0
+DECISION_SECONDS = 3600
+STALE = ("StaleProduct", "StaleRelease")
+TRIES = 3
+
+Product_ = Annotated[str, typer.Argument(metavar="PRODUCT", help="The product's name or id.")]
+Version_ = Annotated[str, typer.Argument(metavar="VERSION", help="Like 1.4.0.")]
+As = Annotated[str, typer.Option("--as", metavar="NAME", help="Whose key signs.")]
+AsMany = Annotated[list[str], typer.Option("--as", metavar="NAME", help="Whose keys sign.")]
+
+
+def halt(
+    context: typer.Context,
+    product: Product_,
+    version: Version_,
+    name: As,
+    reason: Annotated[str, typer.Option(help="For people; at most 256 bytes.")],
+    as_json: Json = False,
+) -> None:
+    """Halt a release at once; one guardian does, with a transaction of their own."""
+    from registry.ports import Call
+
+    def call(product: Product, release: Release, product_id: bytes) -> Call:
+        return Call("halt", (product_id, product, release, reason))
+
+    _act(desk_of(context), product, version, name, call, "halted", as_json)
+
+
+def attest(
+    context: typer.Context,
+    product: Product_,
+    version: Version_,
+    name: As,
+    kind: Annotated[int, typer.Option(min=0, max=7, help="See docs/spec/commitments.md.")],
+    evidence: Annotated[Path, typer.Option(help="The evidence; its SHA-256 goes on the ledger.")],
+    as_json: Json = False,
+) -> None:
+    """Attest that evidence of one kind exists; an auditor does, with a transaction of their own."""
+    from protocol.ids import Digest
+    from registry.files import digest_of
+    from registry.ports import Call
+
+    digest: Digest = digest_of(evidence)
+
+    def call(product: Product, release: Release, product_id: bytes) -> Call:
+        return Call("attest", (product_id, product, release, kind, digest))
+
+    _act(desk_of(context), product, version, name, call, None, as_json)
+
+
+def resume(
+    context: typer.Context,
+    product: Product_,
+    version: Version_,
+    names: AsMany,
+    as_json: Json = False,
+) -> None:
+    """Resume a halted release; M of N approvers decide."""
+    _decide(desk_of(context), product, version, names, "RESUME", as_json)
+
+
+def revoke(
+    context: typer.Context,
+    product: Product_,
+    version: Version_,
+    names: AsMany,
+    as_json: Json = False,
+) -> None:
+    """Forbid a release for good; M of N approvers decide."""
+    _decide(desk_of(context), product, version, names, "REVOKE", as_json)
+
+
+# -- acts -----------------------------------------------------------------------------------------
+
+
+def _act(
+    desk: Desk, product: str, version: str, name: str, call: Any, awaited: str | None, as_json: bool
+) -> None:
+    """One person's own transaction, made anew if the records changed under way."""
+    from registry.signer import KeySigner
+
+    signer = KeySigner(desk.keyring.account(name).secret)
+    with desk.service() as service:
+        chain = desk.chain(service)
+        for attempt in range(TRIES):
+            record, release, product_id = _records(service, product, version)
+            try:
+                made = call(record, release, product_id)
+                receipt = chain.transact(signer, made, timeout=ACT_SECONDS)
+                break
+            except FirmledgerError as error:
+                if error.data.get("error") not in STALE or attempt == TRIES - 1:
+                    raise
+        found = _once_followed(service, product, version, receipt.block)
+    document = {**found, "tx": str(receipt.tx), "gas": receipt.gas_used, "block": receipt.block}
+    said = awaited or "attested"
+    lines = [
+        f"release {found['release_id']} ({found['version']}) {said} by {name}",
+        f"tx {receipt.tx}, {receipt.gas_used} gas, block {receipt.block}",
+    ]
+    answer(document, lines, as_json)
+
+
+def _decide(
+    desk: Desk, product: str, version: str, names: list[str], action: str, as_json: bool
+) -> None:
+    from protocol.ids import Address, ProductId
+    from protocol.ledger import StateWord
+    from protocol.records import Action, Decision, Ledger
+    from registry.approvals import gather
+    from registry.clock import SystemClock
+
+    accounts = [desk.keyring.account(name) for name in names]
+    with desk.service(operator=True) as service:
+        status = service.get("/v1/status")
+        ledger = Ledger(int(status["chain_id"]), Address.parse(status["contract"]))
+        record, release, product_id = _records(service, product, version)
+        chosen = Action[action]
+        halts = StateWord.unpack(release.state.word).halts
+        decision = Decision(
+            product_id=product_id,
+            release_id=release.release_id,
+            action=int(chosen),
+            nonce=halts if chosen is Action.RESUME else 0,
+            epoch=record.governance.epoch,
+            valid_until=SystemClock().now() + DECISION_SECONDS,
+        )
+        digest = ledger.digest(decision)
+        approvals = gather(digest, decision.valid_until, [a.sign(digest) for a in accounts])
+        body = {
+            "action": int(chosen),
+            "release_id": release.release_id,
+            "approvals": approvals.to_json(),
+        }
+        queued = service.post(f"/v1/products/{ProductId(product_id)}/decisions", body)
+        done = service.settled(queued["tx"], SETTLE_SECONDS)
+        found = release_shown(service, product, version)
+    document = {**found, "tx": done["tx"], "gas": done["gas_used"], "block": done["block"]}
+    lines = [
+        f"release {found['release_id']} ({found['version']}) is {found['status']} now",
+        f"tx {done['tx']}, {done['gas_used']} gas, block {done['block']}",
+    ]
+    answer(document, lines, as_json)
+
+
+def _records(service: Service, product: str, version: str) -> tuple[Product, Release, bytes]:
+    """Product and release as the registry last saw them."""
+    from protocol.ids import Hash, ProductId
+    from protocol.records import Product as ProductRecord
+    from protocol.records import Release as ReleaseRecord
+    from protocol.records import State
+
+    found = service.get(f"/v1/products/{product}")
+    release = release_shown(service, product, version)
+    return (
+        ProductRecord.from_json(found["record"]),
+        ReleaseRecord(
+            release["release_id"],
+            Hash.parse(release["terms_hash"]),
+            State.from_json(release["state"]),
+        ),
+        ProductId.parse(found["id"]),
+    )
+
+
+def _once_followed(service: Service, product: str, version: str, block: int) -> Any:
+    """The release once the registry has followed ``block``, or as it is after a while."""
+    for _ in range(50):
+        head = service.get("/v1/status")["head"]
+        if head and head["number"] >= block:
+            break
+        time.sleep(0.2)
+    return release_shown(service, product, version)
+
+
+def release_shown(service: Service, product: str, version: str) -> Any:
+    """A release as the API shows it."""
+    return service.get(f"/v1/products/{product}/releases/{Version.parse(version)}")

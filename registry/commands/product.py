@@ -1,0 +1,290 @@
+"""``firmledger product``: who may release what, and which devices it is for."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from protocol.errors import Misuse
+from registry.commands.desk import SETTLE_SECONDS, Json, answer, desk_of, say
+from registry.rollout import parse_duration, parse_share
+
+if TYPE_CHECKING:
+    from protocol.records import Governance
+    from registry.keys import Keyring, ProductKeys
+
+app = typer.Typer(no_args_is_help=True, help="Products: approvers, keys, devices.")
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The product's name.")]
+
+
+@app.command()
+def create(
+    context: typer.Context,
+    name: Name,
+    hardware: Annotated[str, typer.Option(help="Revisions it runs on, like 1-3.")],
+    approvers: Annotated[str, typer.Option(help="Names or 0x-accounts, by comma.")],
+    threshold: Annotated[int, typer.Option(min=1, max=16, help="How many must approve.")],
+    guardians: Annotated[str, typer.Option(help="Who may halt; the approvers if nobody.")] = "",
+    auditors: Annotated[str, typer.Option(help="Who may attest.")] = "",
+    reporters: Annotated[str, typer.Option(help="Who anchors receipts beside us.")] = "",
+    halt_after: Annotated[
+        str, typer.Option(metavar="N:P%", help="Halt at N failures above P%; 'never' for none.")
+    ] = "2:20%",
+    release_delay: Annotated[str, typer.Option(help="From publication to start.")] = "0h",
+    governance_delay: Annotated[str, typer.Option(help="How long loosening waits.")] = "24h",
+    as_json: Json = False,
+) -> None:
+    """Create a product: draw the keys that are missing, and put it on the ledger.
+
+    A name becomes a key file under publisher/approvers; an 0x-account keeps its key elsewhere.
+    """
+    from protocol.ids import Address
+    from protocol.records import Governance as Rules
+    from protocol.records import HaltRule, SigningKey
+    from registry.keys import parse_hardware
+
+    desk = desk_of(context)
+    keyring, revisions = desk.keyring, parse_hardware(hardware)
+    rule = HaltRule(*_halt_rule(halt_after))
+    delays = parse_duration(release_delay), parse_duration(governance_delay)
+    with desk.service(operator=True) as service:
+        status = service.get("/v1/status")
+        sender = Address.parse(status["sender"])
+        people = {
+            role: _accounts(keyring, names, role)
+            for role, names in (
+                ("approvers", approvers),
+                ("guardians", guardians),
+                ("auditors", auditors),
+                ("reporters", reporters),
+            )
+        }
+        people["reporters"] = tuple(sorted({*people["reporters"], sender}))
+        keys = _keys(keyring, name, status, sender, revisions)
+        rules = Rules(
+            **people,
+            threshold=threshold,
+            epoch=1,
+            enroller=sender,
+            keys=(SigningKey(keys.signer.public.id),),
+            halt_rule=rule,
+            release_delay=delays[0],
+            governance_delay=delays[1],
+        )
+        body = {"name": name, "salt": str(keys.salt), "governance": rules.to_json()}
+        queued = service.post("/v1/products", body)
+        done = service.settled(queued["tx"], SETTLE_SECONDS)
+    document = {
+        "product": name,
+        "id": str(keys.product),
+        "tx": done["tx"],
+        "gas": done["gas_used"],
+        "governance": rules.to_json(),
+    }
+    lines = [f"product {name} created: {keys.product}", *_people(keyring, rules), _cost(done)]
+    answer(document, lines, as_json)
+
+
+@app.command()
+def show(context: typer.Context, name: Name, as_json: Json = False) -> None:
+    """Show a product as the ledger has it."""
+    from protocol.records import Product
+
+    desk = desk_of(context)
+    with desk.service() as service:
+        found = service.get(f"/v1/products/{name}")
+    record = Product.from_json(found["record"])
+    head = record.head
+    lines = [
+        f"product    {found['name']} {found['id']}",
+        *_people(desk.keyring, record.governance),
+        f"newest     release {head.latest_release}, security counter {head.security_counter}",
+        f"fleet      {found['fleet']['size'] if found['fleet'] else 0} devices on the ledger, "
+        f"{found['enrolled']} enrolled here",
+    ]
+    if head.paused_at:
+        lines.append(f"PAUSED     since {head.paused_at}")
+    answer(found, lines, as_json)
+
+
+@app.command(name="list")
+def list_products(context: typer.Context, as_json: Json = False) -> None:
+    """List the products of the ledger."""
+    with desk_of(context).service() as service:
+        found = service.get("/v1/products")
+    lines = [f"{p['name'] or '(no name here)':24} {p['id']}" for p in found["products"]]
+    answer(found, lines or ["no products yet"], as_json)
+
+
+@app.command()
+def keys(context: typer.Context, name: Name, as_json: Json = False) -> None:
+    """Show the public side of a product's keys, and where the private ones lie."""
+    from protocol.cose import public_key_to_bytes
+
+    keyring = desk_of(context).keyring
+    held = keyring.product(name)
+    accounts = {n: str(keyring.account(n).address) for n in keyring.account_names()}
+    document = {
+        "product": name,
+        "id": str(held.product),
+        "signing_key": {
+            "id": str(held.signer.public.id),
+            "public": public_key_to_bytes(held.signer.public).hex(),
+        },
+        "class_keys": [{"epoch": key.epoch, "kid": key.kid.hex()} for key in held.class_keys],
+        "accounts": accounts,
+        "folder": str(keyring.folder),
+    }
+    lines = [
+        f"signing key  {held.signer.public.id} (Ed25519)",
+        *[f"class key    epoch {key.epoch}, kid {key.kid.hex()}" for key in held.class_keys],
+        *[f"account      {address} {account}" for account, address in accounts.items()],
+        f"private keys are under {keyring.folder}",
+    ]
+    answer(document, lines, as_json)
+
+
+@app.command()
+def trust(
+    context: typer.Context,
+    name: Name,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Where to write it.")],
+    as_json: Json = False,
+) -> None:
+    """Write what devices are provisioned with: a public trust file, and its class keys (0600)."""
+    from protocol.records import ACTIVE_KEY, Product
+    from registry.provisioning import class_key_file, trust_file, write_trust
+
+    desk = desk_of(context)
+    held = desk.keyring.product(name)
+    with desk.service() as service:
+        status, found = service.get("/v1/status"), service.get(f"/v1/products/{held.product}")
+    record = Product.from_json(found["record"])
+    active = [key.key_id for key in record.governance.keys if key.valid_through == ACTIVE_KEY]
+    document = trust_file(held, status, active, service.url)
+    secret = write_trust(output, document, class_key_file(held))
+    if document.embedded:
+        say("this trust file is for an embedded ledger: production devices refuse it")
+    lines = [f"trust file  {output} (public)", f"class keys  {secret} (secret, 0600)"]
+    shown = {"trust": str(output), "class_keys": str(secret), "min_height": document.min_height}
+    answer(shown, lines, as_json)
+
+
+@app.command()
+def enrol(
+    context: typer.Context,
+    name: Name,
+    devices: Annotated[list[Path], typer.Argument(metavar="FILE...", help="device.json files.")],
+    as_json: Json = False,
+) -> None:
+    """Enrol devices: from now on the ledger's fleet has them, and their receipts count."""
+    from registry.provisioning import device_key
+
+    with desk_of(context).service(operator=True) as service:
+        product = service.get(f"/v1/products/{name}")["id"]
+        public_keys = [device_key(path, product) for path in devices]
+        body = {"devices": [{"public_key": "0x" + key.hex()} for key in public_keys]}
+        queued = service.post(f"/v1/products/{name}/fleet", body)
+        done = service.settled(queued["tx"], SETTLE_SECONDS)
+        found = service.get(f"/v1/products/{name}")
+    document = {
+        "product": name,
+        "enrolled": len(public_keys),
+        "fleet": found["fleet"],
+        "tx": done["tx"],
+        "gas": done["gas_used"],
+    }
+    size = found["fleet"]["size"] if found["fleet"] else 0
+    lines = [f"{len(public_keys)} enrolled; the fleet of {name} has {size} devices", _cost(done)]
+    answer(document, lines, as_json)
+
+
+def _keys(
+    keyring: Keyring, name: str, status: Any, sender: Any, hardware: tuple[int, int]
+) -> ProductKeys:
+    """The product's keys: those of an attempt that was interrupted, or new ones."""
+    from protocol.ids import Address
+    from protocol.records import Ledger
+
+    ledger = Ledger(int(status["chain_id"]), Address.parse(status["contract"]))
+    if keyring.has_product(name):
+        held = keyring.product(name)
+        if held.ledger != ledger:
+            raise Misuse(
+                "another-ledger",
+                f"product {name} not created",
+                "its keys were drawn for another ledger",
+                "choose another name",
+            )
+        if held.hardware != hardware:
+            raise Misuse(
+                "product-keys-exist",
+                f"product {name} not created",
+                f"its keys were drawn for hardware {held.hardware[0]}-{held.hardware[1]} already",
+                "give the same --hardware, or choose another name",
+            )
+        return held
+    return keyring.draw_product(
+        name, creator=sender, ledger=ledger, hardware=hardware, entropy=secrets.token_bytes
+    )
+
+
+def _accounts(keyring: Keyring, text: str, role: str) -> tuple[bytes, ...]:
+    """Names and 0x-accounts, by comma, as accounts in ascending order; new names get keys."""
+    from protocol.ids import Address
+
+    found: set[bytes] = set()
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        known = part.startswith("0x")
+        account = (
+            Address.parse(part)
+            if known
+            else keyring.ensure_account(part, secrets.token_bytes).address
+        )
+        if account in found:
+            raise Misuse(
+                "named-twice", f"{role} refused", f"{part} is among them twice", "name each once"
+            )
+        found.add(account)
+    return tuple(sorted(found))
+
+
+def _halt_rule(text: str) -> tuple[int, int]:
+    if text == "never":
+        return 0, 0
+    failures, colon, share = text.partition(":")
+    if not colon or not failures.isdigit() or not 0 < int(failures) < 1 << 32:
+        raise Misuse(
+            "bad-halt-rule",
+            f"--halt-after {text[:40]!r} refused",
+            "it is not NUMBER:SHARE%",
+            "write it like 2:20%, or never",
+        )
+    return int(failures), parse_share(share)
+
+
+def _people(keyring: Keyring, rules: Governance) -> list[str]:
+    names = {keyring.account(name).address: name for name in keyring.account_names()}
+
+    def listed(accounts: tuple[bytes, ...]) -> str:
+        return ", ".join(names.get(a, "0x" + a.hex()) for a in accounts)  # type: ignore[call-overload]
+
+    rule = rules.halt_rule
+    halting = (
+        f"at {rule.min_failures} failures above {rule.max_failure_bps / 100:g}%"
+        if rule.min_failures
+        else "never"
+    )
+    return [
+        f"approvers  {rules.threshold} of {len(rules.approvers)}: {listed(rules.approvers)}",
+        f"guardians  {listed(rules.guardians) or 'the approvers'}",
+        f"halts      by itself {halting}",
+    ]
+
+
+def _cost(done: Any) -> str:
+    return f"tx {done['tx']}, {done['gas_used']} gas, block {done['block']}"

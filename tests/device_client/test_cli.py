@@ -1,0 +1,323 @@
+"""The command line, word for word, over a real directory and a real HTTP server."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+
+from device_client.cli import main
+from protocol.bundle import Bundle, stick_prefix
+from protocol.trustfile import ClassKey, ClassKeys
+from tests.device_client import registry as world
+from tests.device_client.http_registry import serving
+from tests.device_client.registry import Made, image_of, make
+
+
+class Shop:
+    """A maker's files and a running registry, in a directory of their own."""
+
+    def __init__(self, folder: Path, stack: ExitStack, capsys: pytest.CaptureFixture[str]) -> None:
+        self.folder, self.capsys = folder, capsys
+        self.chain = world.Chain(time=int(time.time()) - 60)
+        self.registry = world.Registry(self.chain)
+        self.url = stack.enter_context(serving(self.registry))
+        self.trust()
+
+    def trust(self, **members: Any) -> None:
+        (self.folder / "trust.json").write_bytes(world.trust_file(self.chain, **members).to_bytes())
+        pem = world.CLASS_KEY.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        keys = ClassKeys(world.PRODUCT, (ClassKey(1, world.KID.hex(), pem.decode()),))
+        (self.folder / "trust.json.key").write_bytes(keys.to_bytes())
+
+    def run(self, *arguments: str, code: int = 0) -> dict[str, Any]:
+        """Run a command with --json; its document."""
+        assert main(["-C", str(self.folder / "dev"), *arguments, "--json"]) == code
+        out, self.err = self.capsys.readouterr()
+        document: dict[str, Any] = json.loads(out)
+        return document
+
+    def init(self, *more: str, code: int = 0) -> dict[str, Any]:
+        trust = str(self.folder / "trust.json")
+        arguments = ("--trust", trust, "--registry", self.url, "--hardware", "2", *more)
+        return self.run("init", *arguments, code=code)
+
+    def stick(self, made: Made, release_id: int) -> Path:
+        bundle = Bundle(self.chain.fresh(release_id), made.static).encode()
+        path = self.folder / "stick.flb"
+        path.write_bytes(stick_prefix(bundle) + bundle + made.payload)
+        return path
+
+    def release(self, version: str, counter: int = 1, **terms: Any) -> Made:
+        made = make(image_of(version, 300_000), version, counter, **terms)
+        self.chain.publish(made)
+        return made
+
+
+@pytest.fixture
+def shop(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Shop]:
+    with ExitStack() as stack:
+        yield Shop(tmp_path, stack, capsys)
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(p): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_walk_through(shop: Shop) -> None:
+    made = shop.init()
+    assert made["hardware"] == 2 and made["product"] == str(world.PRODUCT)
+    shop.release("1.0.0", 3)
+    check = shop.run("check")
+    assert check["offer"]["eligible"] and check["offer"]["version"] == "1.0.0"
+    assert (check["version"], check["outcome"]) == ("0.0.0", "waiting")
+    update = shop.run("update", "--yes")
+    assert (update["outcome"], update["version"], update["slot"]) == ("confirmed", "1.0.0", "b")
+    assert (shop.folder / "dev/slots/b.img").read_bytes()[:300_000] == image_of("1.0.0", 300_000)
+    status = shop.run("status")
+    assert (status["state"], status["version"], status["security_counter"]) == ("idle", "1.0.0", 3)
+    assert status["receipts"] == {"queued": 1, "sent": 1}
+    assert [line["outcome"] for line in status["history"]] == ["confirmed"]
+    assert shop.run("update", "--yes")["outcome"] == "nothing"
+
+
+def test_device_files_are_what_the_maker_enrols_and_nobody_else_reads(shop: Shop) -> None:
+    shop.init()
+    dev = shop.folder / "dev"
+    public = json.loads((dev / "device.json").read_text())
+    assert public.keys() == {"device_id", "public_key", "product", "hardware"}
+    for name in ("keys/device.json", "keys/class.json", "journal.bin", "slots/a.img"):
+        assert stat.S_IMODE((dev / name).stat().st_mode) == 0o600, name
+    assert stat.S_IMODE((dev / "keys").stat().st_mode) == 0o700
+
+
+def test_install_from_a_stick_without_any_registry(shop: Shop) -> None:
+    shop.init()
+    made = shop.release("1.0.0")
+    stick = shop.stick(made, 1)
+    shop.registry.down = True
+    answer = shop.run("install", str(stick), "--yes")
+    assert answer["outcome"] == "confirmed" and answer["receipts"] == {"queued": 1}
+    assert answer["delivery"]["family"] == "unreachable"
+    shop.registry.down = False
+    shop.run("check")
+    assert len(shop.registry.receipts) == 1
+
+
+@pytest.mark.parametrize("cut", [0, 5, 11, 12, 500, 5000, -1])
+def test_truncated_sticks_are_refused_whole(shop: Shop, cut: int) -> None:
+    shop.init()
+    stick = shop.stick(shop.release("1.0.0"), 1)
+    stick.write_bytes(stick.read_bytes()[:cut])
+    before = shop.run("status")["slots"]
+    document = shop.run("install", str(stick), "--yes", code=1)
+    assert document["error"]["family"] in ("malformed", "untrusted")
+    assert shop.err.startswith("error: ") and shop.err.count(" / ") >= 2
+    assert shop.run("status")["slots"]["a"] == before["a"]
+    assert shop.run("status")["version"] == "0.0.0"
+
+
+@pytest.mark.parametrize("place", ["prefix", "bundle", "payload"])
+def test_a_changed_bit_on_the_stick_is_refused(shop: Shop, place: str) -> None:
+    shop.init()
+    stick = shop.stick(shop.release("1.0.0"), 1)
+    data = bytearray(stick.read_bytes())
+    data[{"prefix": 3, "bundle": 2000, "payload": len(data) - 700}[place]] ^= 1
+    stick.write_bytes(data)
+    shop.run("install", str(stick), "--yes", code=1)
+    assert shop.run("status")["version"] == "0.0.0"
+
+
+def test_a_stick_of_another_product_is_refused(shop: Shop) -> None:
+    shop.init()
+    other = make(b"x" * 5000, "1.0.0", product=world.ProductId(bytes(range(32))))
+    shop.release("1.0.0")
+    document = shop.run("install", str(shop.stick(other, 1)), "--yes", code=1)
+    assert document["error"]["family"] == "untrusted"
+
+
+def test_a_trust_file_of_another_chain_proves_nothing(shop: Shop) -> None:
+    shop.release("1.0.0")
+    data = json.loads((shop.folder / "trust.json").read_text())
+    data["chain_id"] += 1
+    (shop.folder / "trust.json").write_text(json.dumps(data))
+    shop.init()
+    assert shop.run("update", "--yes", code=1)["error"]["reason"] == "wrong-product-record"
+
+
+def test_an_unreachable_registry_is_said_and_changes_nothing(shop: Shop) -> None:
+    shop.init("--registry", "http://127.0.0.1:1")
+    shop.registry.down = True
+    before = tree(shop.folder / "dev")
+    assert shop.run("update", "--yes", code=1)["error"]["family"] == "unreachable"
+    assert tree(shop.folder / "dev") == before
+
+
+def test_a_production_device_refuses_an_embedded_ledger(shop: Shop) -> None:
+    shop.trust(embedded=True)
+    assert shop.init("--production", code=2)["error"]["reason"] == "embedded-ledger"
+    assert not (shop.folder / "dev").exists()
+    shop.init()
+    config = shop.folder / "dev/config.toml"
+    config.write_text(config.read_text().replace('"trial"', '"production"'))
+    assert shop.run("check", code=2)["error"]["reason"] == "embedded-ledger"
+
+
+def test_init_refuses_a_second_time_and_keeps_the_key_when_forced(shop: Shop) -> None:
+    first = shop.init()
+    assert shop.init(code=2)["error"]["reason"] == "already-set-up"
+    assert shop.init("--force")["device_id"] == first["device_id"]
+
+
+@pytest.mark.parametrize(
+    ("file", "data"),
+    [
+        ("trust.json", b""),
+        ("trust.json", b"{}"),
+        ("trust.json", b"\xff" * 100),
+        ("trust.json", b"[" * 10_000),
+        ("trust.json", b" " * 100_000),
+        ("trust.json.key", b"{}"),
+        ("trust.json.key", b'{"format": "firmledger-class-key-1"}'),
+    ],
+)
+def test_init_refuses_garbage_and_writes_nothing(shop: Shop, file: str, data: bytes) -> None:
+    (shop.folder / file).write_bytes(data)
+    assert shop.init(code=1)["error"]["family"] == "malformed"
+    assert not (shop.folder / "dev").exists()
+
+
+def test_wrong_usage_exits_2(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ([], ["fly"], ["init"], ["install"], ["update", "--later"]):
+        with pytest.raises(SystemExit) as caught:
+            main(arguments)
+        assert caught.value.code == 2
+        assert capsys.readouterr().err.startswith("error: wrong usage / ")
+
+
+@pytest.mark.parametrize("command", ["check", "update", "status", "doctor", "confirm", "rollback"])
+def test_without_a_device_every_command_says_so(shop: Shop, command: str) -> None:
+    assert shop.run(command, code=1)["error"]["reason"] == "not-set-up"
+    assert not (shop.folder / "dev").exists()
+
+
+def test_health_check_command_decides(shop: Shop) -> None:
+    shop.init("--health-check", """sh -c '! grep -q BROKEN "$FIRMLEDGER_SLOT"'""")
+    shop.chain.publish(make(b"BROKEN" + image_of("1.0.0", 9000), "1.0.0"))
+    answer = shop.run("update", "--yes", code=1)
+    assert (answer["outcome"], answer["reason"]) == ("rolled-back", "health-check")
+    assert (answer["version"], answer["slot"]) == ("0.0.0", "a")
+    assert shop.run("update", code=1)["reason"] == "failed-here"
+    shop.release("1.0.1")
+    assert shop.run("update", "--yes")["version"] == "1.0.1"
+
+
+def test_health_check_deadline(shop: Shop) -> None:
+    shop.init("--health-check", "sleep 600", "--health-deadline", "1")
+    shop.release("1.0.0")
+    assert shop.run("update", "--yes", code=1)["reason"] == "health-check-deadline"
+
+
+def test_owner_confirms_or_rolls_back(shop: Shop) -> None:
+    shop.init("--confirm", "owner")
+    shop.release("1.0.0", 5)
+    update = shop.run("update", "--yes")
+    assert (update["outcome"], update["state"], update["version"]) == ("waiting", "trial", "1.0.0")
+    assert shop.run("status")["security_counter"] == 0
+    assert shop.run("confirm")["outcome"] == "confirmed"
+    assert shop.run("status")["security_counter"] == 5
+    assert shop.run("confirm", code=1)["error"]["reason"] == "no-trial"
+    shop.release("2.0.0", 6)
+    shop.run("update", "--yes")
+    answer = shop.run("rollback")
+    assert (answer["outcome"], answer["reason"], answer["version"]) == (
+        "rolled-back",
+        "owner",
+        "1.0.0",
+    )
+
+
+def test_rollback_to_the_former_image_keeps_the_counter(shop: Shop) -> None:
+    shop.init()
+    shop.release("1.0.0", 5)
+    shop.run("update", "--yes")
+    shop.release("2.0.0", 9)
+    shop.run("update", "--yes")
+    answer = shop.run("rollback")
+    assert (answer["version"], answer["security_counter"]) == ("1.0.0", 9)
+    assert shop.run("rollback")["version"] == "2.0.0"
+
+
+def test_a_device_at_work_is_not_entered_twice(shop: Shop) -> None:
+    from device_client.home import open_device
+
+    shop.init()
+    with open_device(shop.folder / "dev"):
+        assert shop.run("update", "--yes", code=1)["error"]["reason"] == "in-use"
+    shop.run("update", "--yes")
+
+
+def test_status_loads_no_cryptography(shop: Shop) -> None:
+    shop.init()
+    code = (
+        "import sys; from device_client.cli import main; main(sys.argv[1:]);"
+        "heavy = {'cryptography', 'cwt', 'coincurve', 'ssl', 'rich', 'http.client', 'asyncio'};"
+        "print(sorted(heavy & sys.modules.keys()), file=sys.stderr)"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code, "-C", str(shop.folder / "dev"), "status"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=True,
+    )
+    assert done.stderr.strip() == "[]"
+    assert done.stdout.startswith("device    0x")
+
+
+def test_doctor_names_what_is_open(shop: Shop) -> None:
+    shop.trust(embedded=True)
+    shop.init()
+    report = shop.run("doctor")
+    names = {c["name"] for c in report["checks"] if c["level"] != "ok"}
+    assert report["ok"] and names >= {"trust", "recovery", "transport", "health"}
+    (shop.folder / "dev/slots/a.img").chmod(0o666)
+    (shop.folder / "dev/keys/device.json").chmod(0o644)
+    report = shop.run("doctor", code=1)
+    assert {c["name"] for c in report["checks"] if c["level"] == "open"} == {"writable", "secrets"}
+
+
+def test_damaged_state_is_said_and_never_reset(shop: Shop) -> None:
+    shop.init()
+    journal = shop.folder / "dev/journal.bin"
+    sound = journal.read_bytes()
+    for damaged in (bytes(len(sound)), b"\xff" * len(sound), b""):
+        journal.write_bytes(damaged)
+        error = shop.run("status", code=1)["error"]
+        assert error["reason"] in ("journal-damaged", "not-set-up")
+        assert shop.run("update", "--yes", code=1)["error"]["reason"] == error["reason"]
+        assert journal.read_bytes() == damaged
+    journal.write_bytes(sound)
+    shop.run("status")
+
+
+def test_daemon_runs_one_round(shop: Shop) -> None:
+    shop.init()
+    shop.release("1.0.0")
+    assert shop.run("run", "--once")["version"] == "1.0.0"
+    assert shop.run("status")["version"] == "1.0.0"
