@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from protocol.errors import FirmledgerError, Misuse
 
 if TYPE_CHECKING:
-    from device_client.agent import Agent, Report
+    from device_client.agent import Agent
+    from device_client.engine import Report
     from device_client.home import Device
 
 Command = Callable[[argparse.Namespace], int]
@@ -301,8 +302,8 @@ def _told(agent: Agent, report: Report) -> dict[str, Any]:
             "release_id": finding.offer.release_id,
             "version": _version(terms.version),
             "security_counter": terms.security_counter,
-            "image_digest": terms.image_digest.hex(),
-            "manifest_digest": terms.manifest_digest.hex(),
+            "image_digest": "0x" + terms.image_digest.hex(),
+            "manifest_digest": "0x" + terms.manifest_digest.hex(),
             "size": terms.image_size,
             "critical": terms.critical,
             "eligible": finding.target is not None,

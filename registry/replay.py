@@ -15,6 +15,7 @@ Not here: whether the events are those of the chain, and its words those of the 
 from __future__ import annotations
 
 from protocol import _abi
+from protocol.errors import Malformed
 from protocol.ids import Digest, Hash, ProductId
 from protocol.proof import mapping_slot, nested_slot
 from protocol.records import Ledger, Terms, word
@@ -62,7 +63,11 @@ class Replay:
         if release is not None and not known:
             judged.find("unknown-release", f"is about release {release}, never published")
             return
-        _RULES[event.name](judged)
+        try:
+            _RULES[event.name](judged)
+        except (ValueError, Malformed):
+            # The rules compute with what earlier events said; of lies they make what cannot be.
+            judged.find("impossible-state", "follows from a state that cannot be")
         self._go_on(event)
 
     def close(self) -> None:
