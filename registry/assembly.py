@@ -234,7 +234,9 @@ class Registry:
         self.close()
 
     def start(self) -> None:
-        """Starts what runs in the background."""
+        """Starts what runs in the background; queues what a crash kept from being queued."""
+        for product, fleet in self.fleets.all_newest():
+            self._queue_fleet(product, fleet)
         if self.ledger is not None:
             self.ledger.start()
         for name, work in (("sending", self._send), ("following", self._follow_and_anchor)):
@@ -287,14 +289,18 @@ class Registry:
 
     def enrol(self, product: ProductId, keys: list[bytes]) -> tuple[Fleet, Queued]:
         """Adds devices (raw Ed25519 keys) and queues the new fleet; reads what waited for them."""
+        self.catalogue.product(product)  # says so where the ledger has none
         public = [cose.PublicKey(cose.Curve.ED25519, key) for key in keys]
         now = self.clock.now()
         fleet = self.fleets.enrol(product, public, now)
-        intent = SetFleet(product, fleet.root, fleet.size)
-        row = self.outbox.submit(f"fleet:{product}:{fleet.sequence}", intent)
+        row = self._queue_fleet(product, fleet)
         for key in public:
             self.receipts.admit_waiting(device_id(key), now)
         return fleet, Queued(product, row)
+
+    def _queue_fleet(self, product: ProductId, fleet: Fleet) -> int:
+        intent = SetFleet(product, fleet.root, fleet.size)
+        return self.outbox.submit(f"fleet:{product}:{fleet.sequence}", intent)
 
     def decide(self, decision: Decide) -> int:
         """Queues what M of N decided, and returns the outbox row; other approvals, another act."""

@@ -23,7 +23,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Self
@@ -238,24 +238,29 @@ def _encrypt(
     firmware: Path, sink: IO[bytes], cipher: payload.Encryptor, progress: Progress
 ) -> _Image:
     plain, secret, size = hashlib.sha256(), hashlib.sha256(), 0
-    try:
-        with firmware.open("rb") as source:
-            while chunk := source.read(CHUNK):
-                plain.update(chunk)
-                encrypted = cipher.update(chunk)
-                secret.update(encrypted)
-                sink.write(encrypted)
-                size += len(chunk)
-                progress(size)
-    except OSError as fault:
-        raise LocalFault(
-            "firmware-unreadable", f"{firmware} not built", str(fault), "check file, space and name"
-        ) from fault
+    for chunk in _chunks(firmware):
+        plain.update(chunk)
+        encrypted = cipher.update(chunk)
+        secret.update(encrypted)
+        sink.write(encrypted)
+        size += len(chunk)
+        progress(size)
     if size == 0:
         raise Misuse(
             "empty-image", f"{firmware} not built", "it has no bytes", "check the firmware file"
         )
     return _Image(Digest(plain.digest()), size, Digest(secret.digest()))
+
+
+def _chunks(firmware: Path) -> Iterator[bytes]:
+    try:
+        with firmware.open("rb") as source:
+            while chunk := source.read(CHUNK):
+                yield chunk
+    except OSError as fault:
+        raise LocalFault(
+            "firmware-unreadable", f"{firmware} not built", str(fault), "check its name and rights"
+        ) from fault
 
 
 def _terms(signed: Manifest, digest: Digest, conditions: Conditions) -> Terms:
