@@ -316,6 +316,13 @@ def test_status_products_and_health(place: Place, http: TestClient) -> None:
     assert "firmledger_head_height" in http.get("/metrics").text
 
 
+def test_a_registry_whose_ledger_stands_still_is_not_ready(place: Place, http: TestClient) -> None:
+    assert http.get("/readyz").status_code == 200
+    place.clock.time += place.registry.bundles.renewed_every + 60
+    refused(http.get("/readyz"), 503, "head-stale")
+    assert http.get("/healthz").status_code == 200
+
+
 def test_what_is_not_there(place: Place, http: TestClient) -> None:
     refused(http.get("/v1/products/boiler"), 404, "unknown-product")
     refused(http.get("/v1/products/boiler/releases"), 404, "unknown-product")
