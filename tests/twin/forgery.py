@@ -7,26 +7,41 @@ are test vectors.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import rlp
+from coincurve import PrivateKey
 
 from protocol import cbor, cose, manifest, suit
-from protocol.bundle import Bundle, Fresh
+from protocol.bundle import Static
 from protocol.digests import keccak256
-from protocol.proof import Proof
-from tests.protocol.published import MANIFEST_KEY, Published
-from tests.protocol.sealed import Validator
+from protocol.proof import Proof, assemble
+from tests.protocol.published import LEDGER, MANIFEST_KEY, NOW, PRODUCT_ID, Published
+from tests.protocol.sealed import Validator, World
 
 LIMIT = 1 << 20
 
 
+def proof_of(story: Published, release_id: int | None = 1, accounts: int = 20) -> Proof:
+    """What the story's ledger holds, on a chain of so many other accounts; one release or none."""
+    product, release = story.anchor.slots(1)
+    state = (story.terms.hash_struct(), story.state)
+    world = World(
+        {
+            product: int.from_bytes(LEDGER.product_slot(PRODUCT_ID, story.product, NOW), "big"),
+            release: int.from_bytes(LEDGER.release_slot(PRODUCT_ID, 1, *state), "big"),
+        },
+        accounts=accounts,
+        group=story.group,
+    )
+    slots = story.anchor.slots(release_id)
+    return assemble(world.raw_header(timestamp=NOW), world.get_proof(slots))
+
+
 def sealed(fields: list[Any], group: Sequence[Validator]) -> bytes:
     """A header of any fields whatever, sealed by ``group`` if its extraData has room for seals."""
-    from coincurve import PrivateKey
-
     try:
         extra = rlp.decode(fields[12])
         unsealed = rlp.encode([*extra[:4], []])
@@ -38,44 +53,47 @@ def sealed(fields: list[Any], group: Sequence[Validator]) -> bytes:
     return bytes(rlp.encode(fields))
 
 
-def with_node(proof: Proof, index: int, node: bytes, group: Sequence[Validator]) -> Proof:
-    """The proof with another node in one place, all hashes above it and the seals made right."""
-    header, nodes = proof.header, list(proof.nodes)
-    old, nodes[index] = nodes[index], node
+def with_node(nodes: Sequence[bytes], index: int, node: bytes) -> tuple[list[bytes], bytes, bytes]:
+    """Nodes with another one at ``index``, the hashes above it made right; old and new root.
+
+    ``nodes``: those above stand before those below. A node that nothing above refers to is a root.
+    """
+    changed, roots = list(nodes), (b"", b"")
+    pending = {index: node}
     for at in range(index, -1, -1):
-        before, after = bytes(keccak256(old)), bytes(keccak256(nodes[at]))
-        header = header.replace(before, after)
-        old = nodes[at - 1] if at else b""
-        nodes[:at] = [above.replace(before, after) for above in nodes[:at]]
-    return Proof(sealed(rlp.decode(header), group), tuple(nodes))
+        if at not in pending and changed[at] == nodes[at]:
+            continue
+        new = pending.get(at, changed[at])
+        before, after = bytes(keccak256(nodes[at])), bytes(keccak256(new))
+        changed[at] = new
+        above = [part.replace(before, after) for part in changed[:at]]
+        if above == changed[:at]:
+            roots = (before, after)
+        changed[:at] = above
+    return changed, *roots
 
 
-def with_proof(good: Bundle, proof: Proof) -> bytes:
-    """The bundle with another proof."""
-    return Bundle(replace(good.fresh, proof=proof), good.static).encode()
+def with_spoiled(proof: Proof, index: int, node: bytes, group: Sequence[Validator]) -> Proof:
+    """The proof with another node in one place, everything above it made right, sealed again."""
+    nodes, before, after = with_node(proof.nodes, index, node)
+    header = rlp.decode(proof.header.replace(before, after)) if before else rlp.decode(proof.header)
+    return Proof(sealed(header, group), tuple(nodes))
 
 
-def republished(story: Published, elements: Any, **members: bytes) -> bytes:
-    """A bundle of a release with any manifest, agreed, published and signed like a good one.
+def signed(story: Published, elements: Any, members: Mapping[int, bytes]) -> Static:
+    """The static part of a release with any manifest, agreed and signed like a good one.
 
-    ``members``: of the envelope, by ``m`` and their number.
+    ``members``: what else its envelope holds.
     """
     encoded = cbor.dumps(elements)
-    authenticated = cbor.dumps(suit.write_digest(suit.digest_of(encoded)))
+    digest = suit.digest_of(encoded)
+    authenticated = cbor.dumps(suit.write_digest(digest))
     signer = cose.signer(MANIFEST_KEY)
     block = cose.write_sign1(authenticated, signer, kid=signer.public.id, detached=True)
-    envelope = {suit.AUTHENTICATION: cbor.dumps([authenticated, block]), suit.MANIFEST: encoded}
-    envelope |= {int(name[1:]): member for name, member in members.items()}
-    agreed = replace(story.terms, manifest_digest=suit.digest_of(encoded))
-    data = cbor.dumps(cbor.Tag(suit.TAG_ENVELOPE, envelope))
-    forged = replace(story, envelope=data, terms=agreed)
-    return encoded_bundle(forged.fresh(), forged)
-
-
-def encoded_bundle(fresh: Fresh, story: Published) -> bytes:
-    """CBOR of the bundle, whatever the sizes of its parts."""
-    static = [1, story.envelope, story.signer, story.terms.to_list()]
-    return cbor.dumps([1, cbor.dumps(static), fresh.encode()])
+    wrapper = cbor.dumps([authenticated, block])
+    whole = {suit.AUTHENTICATION: wrapper, suit.MANIFEST: encoded, **members}
+    envelope = cbor.dumps(cbor.Tag(suit.TAG_ENVELOPE, whole))
+    return Static(envelope, story.signer, replace(story.terms, manifest_digest=digest))
 
 
 def elements_of(story: Published) -> Any:
@@ -84,33 +102,38 @@ def elements_of(story: Published) -> Any:
     return cbor.loads(opened.manifest, max_bytes=LIMIT)
 
 
-def reencoded(value: Any, loose: int) -> bytes:
+class Loosely:
     """CBOR whose item number ``loose`` (depth first) has a head one size longer than needed."""
-    out, count = bytearray(), 0
 
-    def head(major: int, number: int) -> None:
-        nonlocal count
-        widths = [w for w, most in ((0, 24), (1, 1 << 8), (2, 1 << 16), (4, 1 << 32), (8, 1 << 64))
-                  if number < most]  # fmt: skip
-        width = widths[min(count == loose, len(widths) - 1)]
-        count += 1
-        code = {0: number, 1: 24, 2: 25, 4: 26, 8: 27}[width]
-        out.append(major << 5 | code)
-        out.extend(number.to_bytes(width, "big") if width else b"")
+    def __init__(self, loose: int) -> None:
+        self.left = loose
+        self.out = bytearray()
 
-    def write(item: Any) -> None:
+    def head(self, major: int, number: int) -> None:
+        widths = [0, 1, 2, 4, 8]
+        least = next(w for w in widths if number < (1 << 8 * w if w else 24))
+        width = least if self.left else widths[min(widths.index(least) + 1, 4)]
+        self.left -= 1
+        self.out.append(major << 5 | {0: number, 1: 24, 2: 25, 4: 26, 8: 27}[width])
+        self.out.extend(number.to_bytes(width, "big") if width else b"")
+
+    def write(self, item: Any) -> bytes:
         if isinstance(item, bool) or item is None:
-            out.extend(cbor.dumps(item))
+            self.out.extend(cbor.dumps(item))
         elif isinstance(item, int):
-            head(int(item < 0), item if item >= 0 else -1 - item)
-        elif isinstance(item, bytes | str):
-            raw = item if isinstance(item, bytes) else item.encode()
-            head(2 if isinstance(item, bytes) else 3, len(raw))
-            out.extend(raw)
+            self.head(int(item < 0), item if item >= 0 else -1 - item)
+        elif isinstance(item, bytes):
+            self.head(2, len(item))
+            self.out.extend(item)
         else:
-            head(4, len(item))
+            self.head(4, len(item))
             for part in item:
-                write(part)
+                self.write(part)
+        return bytes(self.out)
 
-    write(value)
-    return bytes(out)
+
+def sealed_later(header: bytes, time: int, group: Sequence[Validator]) -> bytes:
+    """The header with another timestamp."""
+    fields = rlp.decode(header)
+    fields[11] = time.to_bytes(5, "big").lstrip(b"\0")
+    return sealed(fields, group)

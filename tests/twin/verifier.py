@@ -425,8 +425,8 @@ def nibbles(data: bytes) -> list[int]:
     return [int(digit, 16) for digit in data.hex()]
 
 
-def walk(root: bytes, key: bytes, nodes: Mapping[bytes, bytes], used: list[bytes]) -> bytes | None:
-    """The value under a key, or None where the trie shows that there is none."""
+def walk(root: bytes, path: bytes, nodes: Mapping[bytes, bytes], used: list[bytes]) -> bytes | None:
+    """The value under a path (a hashed key), or None where the trie shows that there is none."""
 
     def follow(reference: Any) -> Any:
         if is_list(reference):
@@ -440,7 +440,7 @@ def walk(root: bytes, key: bytes, nodes: Mapping[bytes, bytes], used: list[bytes
 
     if root == EMPTY_TRIE:
         return None
-    left, node, branch_due = nibbles(keccak(key)), follow(root), False
+    left, node, branch_due = nibbles(path), follow(root), False
     while True:
         require(is_list(node) and len(node) in (2, 17), 0, "bad-node")
         if len(node) == 17:
@@ -452,18 +452,18 @@ def walk(root: bytes, key: bytes, nodes: Mapping[bytes, bytes], used: list[bytes
             continue
         require(not branch_due, 0, "bad-extension")
         require(is_bytes(node[0]) and node[0] != b"", 0, "bad-path")
-        flag, *path = nibbles(node[0])
-        require(flag < 4 and (flag % 2 == 1 or path[0] == 0), 0, "bad-path")
-        path = path if flag % 2 else path[1:]
+        flag, *part = nibbles(node[0])
+        require(flag < 4 and (flag % 2 == 1 or part[0] == 0), 0, "bad-path")
+        part = part if flag % 2 else part[1:]
         if flag >= 2:
             value = node[1]
             require(is_bytes(value) and 1 <= len(value) <= 110, 0, "bad-leaf")
-            require(len(path) == len(left), 0, "bad-leaf")
-            return bytes(value) if path == left else None
-        require(1 <= len(path) < len(left), 0, "bad-extension")
-        if left[: len(path)] != path:
+            require(len(part) == len(left), 0, "bad-leaf")
+            return bytes(value) if part == left else None
+        require(1 <= len(part) < len(left), 0, "bad-extension")
+        if left[: len(part)] != part:
             return None
-        node, left, branch_due = follow(node[1]), left[len(path) :], True
+        node, left, branch_due = follow(node[1]), left[len(part) :], True
 
 
 def words_of(
@@ -472,7 +472,7 @@ def words_of(
     """Steps 5 to 8: the word of each slot of the pinned contract under a state root."""
     nodes, used = {keccak_of(node): node for node in given}, list[bytes]()
     with at(5):
-        leaf = walk(root, trust["contract"], nodes, used)
+        leaf = walk(root, keccak(trust["contract"]), nodes, used)
         require(leaf is not None, 5, "no-contract")
         account = unrlp(leaf or b"", 110, 1, 5)
         require(is_list(account) and len(account) == 4, 5, "bad-account")
@@ -483,7 +483,7 @@ def words_of(
     words = {}
     with at(7):
         for slot in sorted(set(slots)):
-            leaf = walk(storage, slot, nodes, used)
+            leaf = walk(storage, keccak(slot), nodes, used)
             value = b"" if leaf is None else unrlp(leaf, 33, 0, 1)
             require(leaf is None or (is_scalar(value, 32) and value != b""), 7, "bad-word")
             words[slot] = word(value)
