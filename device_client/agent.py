@@ -23,6 +23,7 @@ from device_client.core import policy as rules
 from device_client.core.book import OWNER, Book
 from device_client.core.machine import Effect, Event, Stage, State, Told, outcome, situation, step
 from device_client.core.policy import Decision, Hold, Leave
+from device_client.core.reanchor import reanchor
 from device_client.core.slots import Entry, Standing, other
 from device_client.core.trust import Equivocation, TrustState
 from device_client.core.types import Target
@@ -118,6 +119,8 @@ class Agent:
             self._feed(Told(Event.RESUME))
         if state.stage is not Stage.FROZEN and self.trust.frozen and state.stage not in BOOTING:
             self._feed(Told(Event.FREEZE))
+        if state.stage is Stage.FROZEN and not self.trust.frozen:
+            self._feed(Told(Event.THAW))
         return self._end(report)
 
     def check(self) -> Report:
@@ -180,6 +183,21 @@ class Agent:
     def deliver(self) -> int:
         """One round of handing over receipts; how many are still queued (`Outbox.deliver`)."""
         return self._outbox.deliver(self._inquiry.prove)
+
+    def reanchor(self, statement: bytes) -> TrustState:
+        """Move trust by the recovery keys, durably (`core.reanchor`); the state that was before.
+
+        What was said to the former ledger is said once more where another one is named: its
+        releases are counted anew.
+        """
+        before, trust = self.trust, reanchor(self.trust, statement, self._profile.trust)
+        pinned = self._profile.trust.anchor
+        book = self._memory.noted("re-anchored", 0, self.running.version, str(trust.sequence))
+        if trust.anchor(pinned).ledger != before.anchor(pinned).ledger:
+            book = replace(book, spoken=())
+        self._memory.believe(trust, book)
+        self.start()
+        return before
 
     def count_failure(self) -> None:
         """Remember a poll that brought nothing, for the back-off; `update` resets the count."""
