@@ -3,7 +3,8 @@
 An image is the firmware itself, unchanged from its first byte, followed by a small zip archive: the
 image's own self-test. Python runs such a file as it is (``python image --self-test``), so that a
 device's health check *executes* what was written to its slot. The test compares every block of the
-firmware with the digests that were taken when it was built.
+firmware with the digests that were taken when it was built. All images of one firmware have one
+size: whatever version a slot held before, no byte of it is left behind the new one.
 
 Not here: anything about releases. To the rest of the system an image is bytes.
 """
@@ -18,11 +19,12 @@ import tarfile
 import zipfile
 from pathlib import Path
 
-from protocol.errors import Malformed
+from protocol.errors import LocalFault, Malformed
 
 BLOCK = 64 * 1024
 DEFAULT_SIZE = 4 * 1024 * 1024
-MAX_SIZE = 1 << 30
+MAX_SIZE = 1 << 28
+_LONGEST_VERSION = len("65535.65535.4294967295")
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the least date a zip archive can hold
 
 _SELF_TEST = '''\
@@ -64,15 +66,24 @@ def standard_firmware(size: int = DEFAULT_SIZE) -> bytes:
 
 def read_firmware(path: Path) -> bytes:
     """The firmware in a file; `Malformed` if it is empty or larger than `MAX_SIZE`."""
-    size = path.stat().st_size
-    if not 0 < size <= MAX_SIZE:
+    try:
+        with path.open("rb") as file:
+            firmware = file.read(MAX_SIZE + 1)
+    except OSError as fault:
+        raise LocalFault(
+            "firmware-unreadable",
+            f"{path} not read",
+            fault.strerror or str(fault),
+            "name a firmware image with --firmware",
+        ) from fault
+    if not 0 < len(firmware) <= MAX_SIZE:
         raise Malformed(
             "firmware-size",
             f"{path} refused",
-            f"it has {size} bytes, not 1 to {MAX_SIZE}",
+            "it is empty" if not firmware else f"it has more than {MAX_SIZE} bytes",
             "name a firmware image with --firmware",
         )
-    return path.read_bytes()
+    return firmware
 
 
 def image(firmware: bytes, version: str) -> bytes:
@@ -82,7 +93,10 @@ def image(firmware: bytes, version: str) -> bytes:
         for at in range(0, len(firmware), BLOCK)
     ]
     built = {"version": version, "size": len(firmware), "block": BLOCK, "blocks": blocks}
-    return firmware + _archive({"__main__.py": _SELF_TEST, "built.json": json.dumps(built)})
+    padding = " " * (_LONGEST_VERSION - len(version))
+    return firmware + _archive(
+        {"__main__.py": _SELF_TEST, "built.json": json.dumps(built) + padding}
+    )
 
 
 def defective_image(firmware: bytes, version: str) -> bytes:
@@ -95,7 +109,7 @@ def defective_image(firmware: bytes, version: str) -> bytes:
 
 def _archive(members: dict[str, str]) -> bytes:
     packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
         for name, text in members.items():
-            archive.writestr(zipfile.ZipInfo(name, _EPOCH), text, zipfile.ZIP_DEFLATED)
+            archive.writestr(zipfile.ZipInfo(name, _EPOCH), text)
     return packed.getvalue()

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from protocol.errors import FirmledgerError, Misuse
 
 if TYPE_CHECKING:
-    from device_client.agent import Agent, Report
+    from device_client.agent import Agent
+    from device_client.engine import Report
     from device_client.home import Device
 
 Command = Callable[[argparse.Namespace], int]

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from device_client.agent import Agent, Report
+from device_client.agent import Agent
 from device_client.core.policy import poll_delay
+from device_client.engine import Report
 from protocol.errors import FirmledgerError
 
 FATAL = frozenset({"journal-damaged", "boot-record-damaged", "state-damaged", "nothing-boots"})

@@ -30,8 +30,8 @@ from protocol.errors import Unreachable, Untrusted
 from protocol.ids import Digest
 from protocol.payload import Decryptor, Encryptor
 
-BLOCK = 1 << 20
-QUEUED = 2
+BLOCK = 256 << 10
+QUEUED = 4
 STRIDE = 16 << 20
 """Bytes between two points from which a download can go on."""
 

@@ -30,18 +30,19 @@ from device_client.adapters.directory import (
     write_secret,
 )
 from device_client.adapters.file_slots import MAX_SLOT_BYTES, FileSlots, region
-from device_client.adapters.identity import FileIdentity, create_device_key
+from device_client.adapters.identity import FileIdentity, create_device_key, stored_class_keys
 from device_client.adapters.journal import REGION as JOURNAL
 from device_client.adapters.journal import FileJournal
 from device_client.adapters.system import CommandHealth, ConfiguredSite, SystemClock
 from device_client.adapters.virtual_boot import REGION as BOOT
 from device_client.adapters.virtual_boot import VirtualBoot
-from device_client.agent import Agent, Progress, silent
+from device_client.agent import Agent
 from device_client.config import Config, read_config
 from device_client.core.book import Book
 from device_client.core.machine import State
 from device_client.core.slots import SLOTS, Entry, factory
 from device_client.core.trust import TrustState
+from device_client.engine import Progress, silent
 from device_client.ports import Clock, HealthCheck, Site, Source
 from device_client.profile import Parts, Profile
 from protocol.errors import Misuse
@@ -82,7 +83,7 @@ def create(
             f"a device lives in {root} already",
             "use another directory, or `init --force` to start anew with the same key",
         )
-    _write_files(root, trust, class_keys, config, trusted)
+    _write_files(root, trust, stored_class_keys(keys), config, trusted)
     disk = Directory(root)
     try:
         disk.reserve(_LOCK, 1)

@@ -25,7 +25,6 @@ from protocol.bundle import MAX_BUNDLE_BYTES, Bundle, Fresh, Offer, View, offer
 from protocol.errors import FirmledgerError, LocalFault, Unreachable, step
 from protocol.ids import Digest
 from protocol.ledger import Reason, eligible
-from protocol.receipt import Outcome
 from protocol.records import Device
 
 PATIENT = frozenset({Reason.COHORT_WAITS, Reason.NOT_STARTED, Reason.ATTESTATIONS_MISSING})
@@ -148,11 +147,3 @@ class Inquiry:
         if reason is Reason.ELIGIBLE and 0 < found.terms.expiry <= memory.now():
             reason = Reason.EXPIRED
         return Finding(view, found, reason)
-
-
-def refusal(finding: Finding) -> tuple[Outcome, str] | None:
-    """The receipt's outcome and reason for an offer that the ledger does not allow, if any."""
-    silent = {Reason.ELIGIBLE, Reason.NOT_NEWER, *PATIENT}
-    if finding.offer is None or finding.reason in silent:
-        return None
-    return Outcome.REFUSED, finding.reason.slug

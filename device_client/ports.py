@@ -15,12 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from device_client.core.slots import BootRecord, Entry
 from device_client.core.types import Surroundings, Verdict
 from protocol.ids import DeviceId, Digest, ProductId, Version
-from protocol.receipt import Receipt
+
+if TYPE_CHECKING:
+    from protocol.receipt import Receipt
 
 Bytes = bytes | bytearray | memoryview
 

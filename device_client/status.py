@@ -16,11 +16,12 @@ from device_client.adapters.virtual_boot import VirtualBoot
 from device_client.config import read_config
 from device_client.core.book import Book
 from device_client.core.slots import SLOTS, BootRecord
-from device_client.core.trust import TrustState
 from device_client.core.types import Target
 from protocol.errors import LocalFault
 from protocol.ids import Version
 
+STATUSES = ("none", "active", "halted", "revoked")
+"""The words for `protocol.ledger.Status`."""
 _MAX_PUBLIC_BYTES = 4096
 
 
@@ -93,14 +94,14 @@ def target_of(target: Target | None, progress: int) -> dict[str, Any] | None:
 
 def ledger_of(book: Book, release_id: int, now: int) -> dict[str, Any]:
     """What was last proved, and how long ago."""
-    trust = TrustState.decode(book.trust)
+    seen = book.glance
     return {
-        "height": trust.height,
-        "time": trust.time,
-        "age": max(0, now - trust.time) if trust.time else None,
-        "newest": str(Version(trust.newest)),
-        "frozen": trust.frozen,
-        "running_release": trust.status_of(release_id).name.lower(),
+        "height": seen.height,
+        "time": seen.time,
+        "age": max(0, now - seen.time) if seen.time else None,
+        "newest": str(seen.newest),
+        "frozen": seen.frozen,
+        "running_release": STATUSES[seen.statuses.get(release_id, 0)],
     }
 
 

@@ -209,7 +209,7 @@ class Registry:
             every=settings.anchor_every,
         )
         self._following = threading.Lock()
-        self._stop = threading.Event()
+        self._stop, self._closed = threading.Event(), False
         self._threads: list[threading.Thread] = []
         self._listeners: list[Callable[[], None]] = []
 
@@ -243,7 +243,10 @@ class Registry:
             thread.start()
 
     def close(self) -> None:
-        """Stops the background, then lets go of databases and ledger."""
+        """Stops the background, then lets go of databases and ledger; once is enough."""
+        if self._closed:
+            return
+        self._closed = True
         self._stop.set()
         for thread in self._threads:
             thread.join()

@@ -20,12 +20,12 @@ from web3.providers.rpc import HTTPProvider
 from web3.types import RPCEndpoint
 
 from protocol.digests import keccak256
-from protocol.errors import LedgerRefused, Misuse, Unreachable
+from protocol.errors import LedgerRefused, Misuse, Unreachable, Untrusted
 from protocol.ids import Address, Hash
 from protocol.ledger import Reason
 from protocol.records import Device, Ledger, Product, State, Terms
 from registry.artifact import artifact
-from registry.headers import header_bytes
+from registry.headers import header_bytes, receipts_root, root_in
 from registry.node import (
     Node,
     NodeError,
@@ -121,10 +121,7 @@ class Chain:
 
     def header(self, block: Hash) -> bytes:
         """The header, RLP, with all its seals."""
-        shown = self._block(block)
-        if shown is None:
-            raise strange("eth_getBlockByHash", f"there is no block {block}")
-        return header_bytes(shown)
+        return header_bytes(self._shown(block))
 
     def proof(self, slots: Sequence[Hash], block: Hash) -> Mapping[str, Any]:
         """The answer of ``eth_getProof`` for the contract (EIP-1186)."""
@@ -142,6 +139,23 @@ class Chain:
         if not isinstance(answer, dict):
             raise strange("eth_getProof", "the answer is no proof")
         return answer
+
+    def proved_events(self, block: Hash) -> Sequence[Event]:
+        """The contract's events of one block, out of receipts that hash to its header's root."""
+        shown = self._shown(block)
+        raw = header_bytes(shown)
+        # By height, as all nodes know it: the root below binds the answer to the block.
+        receipts = self._node.must("eth_getBlockReceipts", shown["number"])
+        if not isinstance(receipts, list) or receipts_root(receipts) != root_in(raw):
+            raise Untrusted(
+                "receipts-mismatch",
+                f"events of block {block} refused",
+                "the receipts that the node shows are not those of the block",
+                "ask another node",
+            )
+        logs = [log for receipt in receipts for log in receipt["logs"]]
+        ours = [log for log in logs if Address.parse(log["address"]) == self.ledger.contract]
+        return read_events(ours)
 
     def code_hash(self) -> Hash:
         """keccak256 of the contract's runtime code; `Misuse` ``no-contract`` if there is none."""
@@ -266,6 +280,12 @@ class Chain:
         if shown is None:
             raise strange("eth_getBlockByNumber", f"there is no {tag} block")
         return read_block(shown)
+
+    def _shown(self, block: Hash) -> dict[str, Any]:
+        shown = self._block(block)
+        if shown is None:
+            raise strange("eth_getBlockByHash", f"there is no block {block}")
+        return shown
 
     def _block(self, which: int | Hash) -> dict[str, Any] | None:
         if isinstance(which, int):

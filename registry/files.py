@@ -44,17 +44,14 @@ def whole_file(path: Path, *, mode: int = 0o644) -> Iterator[IO[bytes]]:
 
 
 def write_secret(path: Path, content: Mapping[str, Any]) -> None:
-    """``content`` as JSON in a new file of mode 0600; `Misuse` ``key-exists`` if there is one."""
+    """``content`` as JSON in a new file of mode 0600; `Misuse` ``key-exists`` if there is one.
+
+    The folder is there already, with the mode its owner wants.
+    """
     if path.exists():
         raise Misuse(
             "key-exists", f"{path} not written", "there is a key already", "choose another name"
         )
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as fault:
-        raise LocalFault(
-            "file-unwritable", f"{path} not written", str(fault), "check space and permissions"
-        ) from fault
     with whole_file(path, mode=0o600) as file:
         file.write(json.dumps(content, indent=2).encode() + b"\n")
 

@@ -1,21 +1,24 @@
-"""Block headers as bytes, made from what JSON-RPC tells of a block.
+"""Block headers and receipts as bytes, made from what JSON-RPC tells of a block.
 
-Guarantees: the bytes returned hash to the block's hash, by QBFT's rule (seals and round left out)
-or by Ethereum's; a block with header fields this module does not know is refused, never guessed.
+Guarantees: the bytes of `header_bytes` hash to the block's hash, by QBFT's rule (seals and round
+left out) or by Ethereum's; a block with header fields this module does not know is refused, never
+guessed. `receipts_root` is the root of the trie of receipts (Yellow Paper 4.3.1, EIP-2718).
 
 Not here: whether anyone sealed it (`protocol.header`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from trie.hexary import HexaryTrie
 
 from protocol.digests import keccak256
 from protocol.errors import FirmledgerError, Unreachable
-from protocol.header import block_hash, parse_header
+from protocol.header import MAX_HEADER_BYTES, Field, block_hash, parse_header
 from protocol.ids import Hash
-from protocol.rlp import Item, encode
+from protocol.rlp import Item, decode, encode, to_bytes, to_list
 
 # JSON-RPC names in the order of the header; True: a number. The latter ones came with later forks
 # (EIP-1559, 4895, 4844, 4788, 7685) and are there as far as the first that a block lacks.
@@ -64,6 +67,31 @@ def header_bytes(block: Mapping[str, Any]) -> bytes:
     return raw
 
 
+def receipts_root(receipts: Sequence[Mapping[str, Any]]) -> Hash:
+    """The root over a block's receipts, as ``eth_getBlockReceipts`` shows them."""
+    tree = HexaryTrie({})
+    for position, receipt in enumerate(receipts):
+        tree[encode(_scalar(position))] = _receipt(receipt)
+    return Hash(tree.root_hash)
+
+
+def _receipt(shown: Mapping[str, Any]) -> bytes:
+    logs: list[Item] = [
+        [_bytes(log["address"]), [_bytes(topic) for topic in log["topics"]], _bytes(log["data"])]
+        for log in shown["logs"]
+    ]
+    status, gas = _field(shown["status"], True), _field(shown["cumulativeGasUsed"], True)
+    body = encode([status, gas, _bytes(shown["logsBloom"]), logs])
+    kind = int(shown.get("type") or "0x0", 16)
+    return bytes([kind]) + body if kind else body
+
+
+def root_in(raw: bytes) -> Hash:
+    """The receipts root in a header."""
+    item = decode(raw, max_bytes=MAX_HEADER_BYTES, max_depth=8, max_items=MAX_HEADER_BYTES)
+    return Hash(to_bytes(to_list(item, "header")[Field.RECEIPTS_ROOT], 32, "receipts root"))
+
+
 def is_qbft(raw: bytes) -> bool:
     """Whether the header has QBFT's extraData."""
     return _qbft_hash(raw) is not None
@@ -86,8 +114,12 @@ def _mismatch(block: Mapping[str, Any], why: str) -> Unreachable:
 
 
 def _field(value: str, is_number: bool) -> bytes:
-    digits = value.removeprefix("0x")
-    if is_number:
-        number = int(digits, 16)
-        return number.to_bytes((number.bit_length() + 7) // 8, "big")
-    return bytes.fromhex(digits)
+    return _scalar(int(value, 16)) if is_number else _bytes(value)
+
+
+def _scalar(number: int) -> bytes:
+    return number.to_bytes((number.bit_length() + 7) // 8, "big")
+
+
+def _bytes(value: str) -> bytes:
+    return bytes.fromhex(value.removeprefix("0x"))

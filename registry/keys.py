@@ -175,7 +175,7 @@ class Keyring:
         if not path.exists():
             secret = draw_secp256k1(entropy)
             content = {"address": str(address_of(secret)), "private_key": "0x" + secret.hex()}
-            write_secret(path, content)
+            self._write(path, content)
         return self.account(name)
 
     def product(self, name: str) -> ProductKeys:
@@ -220,8 +220,13 @@ class Keyring:
             signing_secret=entropy(32),
             class_keys=(ClassKey(1, draw_p256(entropy)),),
         )
-        write_secret(self._product_file(name), keys.to_json())
+        self._write(self._product_file(name), keys.to_json())
         return keys
+
+    def _write(self, path: Path, content: dict[str, Any]) -> None:
+        for folder in (self.folder, path.parent):
+            folder.mkdir(mode=0o700, exist_ok=True)
+        write_secret(path, content)
 
     def _account_file(self, name: str) -> Path:
         return self.folder / "approvers" / (check_name(name, "key name") + ".json")

@@ -9,13 +9,13 @@ Not here: what the records mean (`protocol.records`, `protocol.ledger`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from protocol.errors import LedgerRefused
-from protocol.ids import Address, Digest, Hash, ProductId
+from protocol.ids import Address, DeviceId, Digest, Hash, ProductId
 from protocol.records import Ledger
 
 
@@ -113,6 +113,13 @@ class StateSource(Protocol):
         """The contract's events of the canonical blocks ``first`` to ``last``, in order."""
         ...
 
+    def proved_events(self, block: Hash) -> Sequence[Event]:
+        """The contract's events of one block, out of receipts that hash to its header's root.
+
+        `Untrusted` ``receipts-mismatch`` if they do not.
+        """
+        ...
+
     def code_hash(self) -> Hash:
         """keccak256 of the contract's runtime code."""
         ...
@@ -185,6 +192,10 @@ class ReceiptLog(Protocol):
         """The device ids, ascending, of the fleet with this root; None if it is not known."""
         ...
 
+    def device_key(self, device: DeviceId) -> bytes | None:
+        """The device's raw Ed25519 public key (its id is the SHA-256 of it); None if unknown."""
+        ...
+
 
 class BlobSource(Protocol):
     """Blobs as they are read: the address is the SHA-256 of the content."""
@@ -193,6 +204,10 @@ class BlobSource(Protocol):
         """A file with the content, for ranged reading; `Misuse` ``unknown-blob``."""
         ...
 
+    def verify(self, digest: Digest) -> int:
+        """Hashes it again; its size in bytes, or `LocalFault` ``blob-damaged``."""
+        ...
+
     def __contains__(self, digest: Digest) -> bool: ...
 
-    def __iter__(self) -> Iterable[Digest]: ...
+    def __iter__(self) -> Iterator[Digest]: ...

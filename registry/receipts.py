@@ -175,6 +175,11 @@ class Receipts:
         """The device ids, ascending, of the fleet with this root; None if it is not known."""
         return self._fleets.members(product, root)
 
+    def device_key(self, device: DeviceId) -> bytes | None:
+        """The device's raw Ed25519 public key (its id is the SHA-256 of it); None if unknown."""
+        enrolled = self._fleets.device(device)
+        return next((each.public_key.raw for each in enrolled.values()), None)
+
 
 class Anchoring:
     """Puts receipts in order, batch by batch, and shows that they are anchored."""

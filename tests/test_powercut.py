@@ -24,12 +24,12 @@ import pytest
 
 from device_client.adapters.journal import FileJournal
 from device_client.adapters.virtual_boot import VirtualBoot
-from device_client.agent import Agent
 from device_client.core import copies, machine
 from device_client.core.book import Book
 from device_client.core.machine import Effect, Event, Row, Stage, Told, step
 from device_client.core.slots import choose, counted
 from device_client.core.trust import TrustState
+from device_client.engine import Engine
 from device_client.ports import Disk
 from protocol.digests import sha256
 from protocol.errors import FirmledgerError, LocalFault
@@ -191,7 +191,11 @@ def _goes_on(top: BenchTop, phase: int) -> str | None:
         return "its security counter fell"
     if TrustState.decode(after.trust).height < TrustState.decode(before.trust).height:
         return "its accepted height fell"
-    final = {r.outcome for r in world.receipts_of(top.registry) if r.outcome.final and r.release == phase + 1}
+    final = {
+        r.outcome
+        for r in world.receipts_of(top.registry)
+        if r.outcome.final and r.release == phase + 1
+    }
     if after.spoken.count((phase + 1, "")) != 1 or not final <= {OUTCOMES[phase]}:
         return f"reported {final}, not {OUTCOMES[phase]}"
     return "a receipt is left over" if after.queue else None
@@ -211,7 +215,9 @@ class How:
 
 def ways(moment: Moment) -> Iterator[tuple[How, Image]]:
     """Every crash image of a moment, and the process killed there."""
-    everything = {name: applied(moment.durable.get(name, b""), w) for name, w in moment.pending.items()}
+    everything = {
+        name: applied(moment.durable.get(name, b""), w) for name, w in moment.pending.items()
+    }
     yield How(f"{moment.operation}: killed", rebooted=False), {**moment.durable, **everything}
     for text, image in crash_images(moment):
         yield How(text), image
@@ -292,18 +298,19 @@ def _same_copy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _effect_before_journal(monkeypatch: pytest.MonkeyPatch) -> None:
-    def feed(agent: Agent, told: Told | None) -> None:
+    def feed(engine: Engine, told: Told | None) -> None:
+        memory = engine._memory
         while told is not None:
-            before = agent.book.state
+            before = memory.book.state
             state, effects = step(before, told)
-            book = replace(agent.book, state=state)
+            book = replace(memory.book, state=state)
             if Effect.REPORT in effects:
-                book = agent._conclude(book, before, told)
-            agent._memory._book = book  # known to the process, and to nothing that lasts
-            told = next(filter(None, map(agent._perform, effects)), None)
-            agent._memory._journal.commit(agent.book.encode())
+                book = engine._conclude(book, before, told)
+            memory._book = book  # known to the process, and to nothing that lasts
+            told = next(filter(None, map(engine._perform, effects)), None)
+            memory._journal.commit(memory.book.encode())
 
-    monkeypatch.setattr(Agent, "_feed", feed)
+    monkeypatch.setattr(Engine, "feed", feed)
 
 
 @pytest.mark.parametrize(

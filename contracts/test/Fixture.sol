@@ -122,7 +122,7 @@ abstract contract Fixture {
     }
 
     function _agreed(IReleaseLedger.Governance memory next) internal view returns (IReleaseLedger.Approvals memory) {
-        return _signed(ledger.amendmentDigest(productId, next, product.governance.epoch, FOREVER), 2);
+        return _signed(ledger.amendmentDigest(productId, next, product.governance.epoch, FOREVER), product.governance.threshold);
     }
 
     function _decided(uint32 releaseId, IReleaseLedger.Action action, uint32 nonce)
@@ -131,7 +131,7 @@ abstract contract Fixture {
         returns (IReleaseLedger.Approvals memory)
     {
         uint32 epoch = product.governance.epoch;
-        return _signed(ledger.decisionDigest(productId, releaseId, action, nonce, epoch, FOREVER), 2);
+        return _signed(ledger.decisionDigest(productId, releaseId, action, nonce, epoch, FOREVER), product.governance.threshold);
     }
 
     // -- acting, and keeping the records current -----------------------------------------------------
@@ -140,7 +140,7 @@ abstract contract Fixture {
         _publish(_terms(), 2);
     }
 
-    function _publish(IReleaseLedger.Terms memory t, uint256 count) internal {
+    function _publish(IReleaseLedger.Terms memory t, uint256 count) internal virtual {
         IReleaseLedger.Approvals memory approvals = _agreed(t, count);
         vm.recordLogs();
         uint32 id = ledger.publish(product, t, approvals);
@@ -156,8 +156,12 @@ abstract contract Fixture {
     }
 
     function _halt() internal {
+        _halt(guardian);
+    }
+
+    function _halt(address by) internal {
         vm.recordLogs();
-        vm.prank(guardian);
+        vm.prank(by);
         ledger.halt(productId, product, release, "smoke");
         (release.state,) = abi.decode(vm.getRecordedLogs()[0].data, (IReleaseLedger.State, string));
         _check();
@@ -194,14 +198,14 @@ abstract contract Fixture {
     function _pause() internal {
         vm.prank(guardian);
         ledger.pause(productId, product);
-        product.head.pausedAt = uint64(block.timestamp);
+        product.head.pausedAt = uint64(vm.getBlockTimestamp());
         product.head.pauses += 1;
         _check();
     }
 
     function _unpause() internal {
         ledger.unpause(productId, product, _decided(0, IReleaseLedger.Action.Unpause, product.head.pauses));
-        product.head.pausedTotal += uint64(block.timestamp) - product.head.pausedAt;
+        product.head.pausedTotal += uint64(vm.getBlockTimestamp()) - product.head.pausedAt;
         product.head.pausedAt = 0;
         _check();
     }
@@ -210,7 +214,7 @@ abstract contract Fixture {
     function _propose(IReleaseLedger.Governance memory next) internal {
         ledger.amend(productId, product, next, _agreed(next));
         product.other = _hash(next);
-        product.effectiveAt = uint64(block.timestamp) + product.governance.governanceDelay;
+        product.effectiveAt = uint64(vm.getBlockTimestamp()) + product.governance.governanceDelay;
         _check();
     }
 
@@ -235,7 +239,7 @@ abstract contract Fixture {
     /// @dev Both commitments are those of the records, by `abi.encode` and not by the ledger's own code.
     function _check() internal view {
         bytes32 spelled = _hash(product.governance);
-        bool over = product.effectiveAt != 0 && block.timestamp >= product.effectiveAt;
+        bool over = product.effectiveAt != 0 && vm.getBlockTimestamp() >= product.effectiveAt;
         bytes32 expected = keccak256(
             abi.encode(
                 keccak256("firmledger.product.v1"),

@@ -33,7 +33,7 @@ DEADLINE = 120
 SLOWEST = 1024
 """Bytes per second, on average over half a minute, below which a download is given up."""
 _PROBLEM_BYTES = 16 * 1024
-_PIECE = 1 << 20
+_PIECE = 256 << 10
 
 _T = TypeVar("_T")
 

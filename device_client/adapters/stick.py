@@ -14,7 +14,7 @@ from protocol.bundle import STICK_PREFIX_BYTES, read_stick_prefix
 from protocol.errors import Malformed, Unreachable, Untrusted
 from protocol.ids import Digest
 
-_PIECE = 1 << 20
+_PIECE = 256 << 10
 
 
 class StickSource:

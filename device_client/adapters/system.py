@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,8 @@ from pathlib import Path
 from device_client.core.types import Surroundings, Verdict
 
 CHECK_SECONDS = 10
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""Where commands are looked for: the same place under a daemon as at a prompt."""
 
 
 class SystemClock:
@@ -30,8 +31,9 @@ class SystemClock:
 class CommandHealth:
     """Implements `ports.HealthCheck` by a command: exit 0 within the deadline means healthy.
 
-    The command gets ``FIRMLEDGER_SLOT`` (path of the running image). Without a command, an image
-    that booted is healthy. The command and all it started are killed at the deadline.
+    The command gets ``FIRMLEDGER_SLOT`` (path of the running image) in a plain environment, runs in
+    the device's directory, and its output is dropped. Without a command, an image that booted is
+    healthy. The command and all that it started are killed at the deadline.
     """
 
     def __init__(
@@ -100,7 +102,9 @@ class ConfiguredSite:
 
 def _run(command: Sequence[str], deadline: float, cwd: Path, slot: str = "") -> int | None:
     """Exit code, 127 if it cannot be started, None at the deadline."""
-    environment = {**os.environ, "FIRMLEDGER_SLOT": slot}  # noqa: TID251 - passed on as it is
+    import subprocess  # loaded only where a command is configured
+
+    environment = {"PATH": _PATH, "LC_ALL": "C.UTF-8", "FIRMLEDGER_SLOT": slot}
     try:
         process = subprocess.Popen(
             list(command),

@@ -29,7 +29,7 @@ from protocol.errors import LocalFault
 
 REGION = "boot.env"
 _COPY_BYTES = 4096
-_CHUNK = 1 << 20
+_CHUNK = 256 << 10
 
 
 class VirtualBoot:

@@ -20,7 +20,7 @@ from device_client.core.types import damaged, natural, octets, truth, words
 from protocol import cbor
 from protocol.digests import sha256
 from protocol.errors import FirmledgerError
-from protocol.ids import U32_MAX, Digest
+from protocol.ids import U32_MAX, Digest, Version
 from protocol.receipt import MAX_RECEIPT_BYTES, NO_PREVIOUS, Consent, Outcome
 
 FORMAT = 1
@@ -51,6 +51,20 @@ class Happening:
     release_id: int
     version: int
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """The trusted state for people who only look: read by position from `TrustState.encode`.
+
+    Whoever believes anything of it decodes the whole (`core.trust`), which loads what verifies.
+    """
+
+    height: int
+    time: int
+    newest: Version
+    frozen: bool
+    statuses: dict[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +119,12 @@ class Book:
         if last is not None and replace(last, time=happening.time) == happening:
             return self
         return replace(self, history=(*self.history, happening)[-MAX_HISTORY:])
+
+    @property
+    def glance(self) -> Glance:
+        """The trusted state, as far as `Glance` goes."""
+        row = cbor.loads(self.trust, max_bytes=MAX_BOOK_BYTES)
+        return Glance(row[1], row[2], Version(row[5]), bool(row[7]), dict(row[6]))
 
     def agreed(self, manifest_digest: Digest) -> Consent | None:
         """The owner's consent to that release, if given."""

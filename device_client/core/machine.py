@@ -55,7 +55,6 @@ class Event(StrEnum):
     NOTHING = "nothing"  # proven: nothing (any more) for this device
     GO = "go"  # policy: install now
     HOLD = "hold"  # policy: not now
-    DECLINE = "decline"  # the owner does not want it
     RESUME = "resume"  # the same target again, after an interruption
     FETCHED = "fetched"  # every byte written, synced, both digests right
     STOPPED = "stopped"  # the wire or the disk stopped half-way; to be tried again
@@ -197,13 +196,11 @@ TABLE: Mapping[tuple[Stage, Event], Row] = {
     (_S.OFFERED, _E.RESUME): Row(_S.OFFERED, (_F.JUDGE,)),
     (_S.OFFERED, _E.GO): Row(_S.DOWNLOADING, (_F.VACATE, _F.DOWNLOAD)),
     (_S.OFFERED, _E.HOLD): Row(_S.WAITING),
-    (_S.OFFERED, _E.DECLINE): Row(_S.IDLE, (_F.REPORT,), _drop),
     (_S.OFFERED, _E.NOTHING): Row(_S.IDLE, (), _drop),
     (_S.OFFERED, _E.FREEZE): Row(_S.FROZEN, (), _drop),
     # Waiting for window, consent, battery, …
     (_S.WAITING, _E.OFFER): Row(_S.OFFERED, (_F.JUDGE,), _take),
     (_S.WAITING, _E.RESUME): Row(_S.OFFERED, (_F.JUDGE,)),
-    (_S.WAITING, _E.DECLINE): Row(_S.IDLE, (_F.REPORT,), _drop),
     (_S.WAITING, _E.NOTHING): Row(_S.IDLE, (), _drop),
     (_S.WAITING, _E.FREEZE): Row(_S.FROZEN, (), _drop),
     # The inactive slot is being written. Another offer starts from the first byte.
@@ -229,7 +226,6 @@ TABLE: Mapping[tuple[Stage, Event], Row] = {
     (_S.INSTALLED, _E.FELL_BACK): Row(_S.IDLE, (_F.REPORT,), _penalise),
     # The new image runs.
     (_S.TRIAL, _E.TRYING): Row(_S.TRIAL, (_F.CHECK_HEALTH,)),
-    (_S.TRIAL, _E.ARMED): Row(_S.TRIAL, (_F.REBOOT, _F.LOOK)),
     (_S.TRIAL, _E.HEALTHY): Row(_S.CONFIRMED, (_F.KEEP, _F.LOOK)),
     (_S.TRIAL, _E.HOLD): Row(_S.TRIAL),
     (_S.TRIAL, _E.SICK): Row(_S.REVERTED, (_F.GIVE_UP, _F.REBOOT, _F.LOOK), _blame),
@@ -244,7 +240,6 @@ TABLE: Mapping[tuple[Stage, Event], Row] = {
     (_S.REVERTED, _E.LEAVING): Row(_S.REVERTED, (_F.REBOOT, _F.LOOK)),
     (_S.REVERTED, _E.FELL_BACK): Row(_S.IDLE, (_F.REPORT,), _penalise),
     # The ledger contradicted itself: nothing is installed until people have looked.
-    (_S.FROZEN, _E.FREEZE): Row(_S.FROZEN),
     (_S.FROZEN, _E.THAW): Row(_S.IDLE),
 }
 
@@ -275,9 +270,7 @@ def outcome(state: State, told: Told) -> tuple[Outcome, str]:
     if told.event is Event.FELL_BACK:
         reason = state.reason or "did-not-come-up"
         return (Outcome.FAILED if former else Outcome.ROLLED_BACK), reason
-    if told.event is Event.SPOILED:
-        return Outcome.REFUSED, told.reason or "spoiled"
-    return Outcome.REFUSED, told.reason or "owner"
+    return Outcome.REFUSED, told.reason or "spoiled"
 
 
 def situation(record: BootRecord, target: Target) -> Event:

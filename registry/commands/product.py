@@ -49,23 +49,31 @@ def create(
 
     desk = desk_of(context)
     keyring, revisions = desk.keyring, parse_hardware(hardware)
-    failures, share = _halt_rule(halt_after)
+    rule = HaltRule(*_halt_rule(halt_after))
+    delays = parse_duration(release_delay), parse_duration(governance_delay)
     with desk.service(operator=True) as service:
         status = service.get("/v1/status")
         sender = Address.parse(status["sender"])
+        people = {
+            role: _accounts(keyring, names, role)
+            for role, names in (
+                ("approvers", approvers),
+                ("guardians", guardians),
+                ("auditors", auditors),
+                ("reporters", reporters),
+            )
+        }
+        people["reporters"] = tuple(sorted({*people["reporters"], sender}))
         keys = _keys(keyring, name, status, sender, revisions)
         rules = Rules(
-            approvers=_accounts(keyring, approvers, "approvers"),
+            **people,
             threshold=threshold,
             epoch=1,
-            guardians=_accounts(keyring, guardians, "guardians"),
-            auditors=_accounts(keyring, auditors, "auditors"),
-            reporters=tuple(sorted({*_accounts(keyring, reporters, "reporters"), sender})),
             enroller=sender,
             keys=(SigningKey(keys.signer.public.id),),
-            halt_rule=HaltRule(failures, share),
-            release_delay=parse_duration(release_delay),
-            governance_delay=parse_duration(governance_delay),
+            halt_rule=rule,
+            release_delay=delays[0],
+            governance_delay=delays[1],
         )
         body = {"name": name, "salt": str(keys.salt), "governance": rules.to_json()}
         queued = service.post("/v1/products", body)
@@ -211,6 +219,13 @@ def _keys(
                 f"product {name} not created",
                 "its keys were drawn for another ledger",
                 "choose another name",
+            )
+        if held.hardware != hardware:
+            raise Misuse(
+                "product-keys-exist",
+                f"product {name} not created",
+                f"its keys were drawn for hardware {held.hardware[0]}-{held.hardware[1]} already",
+                "give the same --hardware, or choose another name",
             )
         return held
     return keyring.draw_product(

@@ -83,9 +83,8 @@ def bundle_of_release(
     return _bundle(registry.bundles.of_release(product, release_id), if_none_match)
 
 
-@routes.api_route(
-    "/blobs/{digest}", methods=["GET", "HEAD"], response_class=Response, responses=_BYTES
-)
+@routes.head("/blobs/{digest}", response_class=Response, include_in_schema=False)
+@routes.get("/blobs/{digest}", response_class=Response, responses=_BYTES)
 def blob(registry: Here, digest: str) -> Response:
     """A blob by the SHA-256 of its content; Range is understood."""
     known = Digest.parse(digest)

@@ -33,7 +33,7 @@ class BodyLimit:
         if not announced.isdigit() or int(announced) > self._limit:
             await problem(self._oversized())(scope, receive, send)
             return
-        received = 0
+        received, answered = 0, False
 
         async def bounded() -> Message:
             nonlocal received
@@ -43,7 +43,16 @@ class BodyLimit:
                 raise self._oversized()
             return message
 
-        await self._app(scope, bounded, send)
+        async def truthful(message: Message) -> None:
+            """What reads the body takes our refusal for a body it cannot read: say what it was."""
+            nonlocal answered
+            if received <= self._limit:
+                await send(message)
+            elif not answered:
+                answered = True
+                await problem(self._oversized())(scope, receive, send)
+
+        await self._app(scope, bounded, truthful)
 
     def _oversized(self) -> Malformed:
         return Malformed(

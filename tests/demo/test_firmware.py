@@ -48,3 +48,14 @@ def test_an_empty_file_is_no_firmware(tmp_path: Path) -> None:
     (tmp_path / "empty").write_bytes(b"")
     with pytest.raises(Malformed):
         read_firmware(tmp_path / "empty")
+
+
+def test_all_images_of_one_firmware_have_one_size() -> None:
+    """Or a slot would keep the end of a longer one, where Python looks for the self-test."""
+    firmware = bytes(range(256)) * 1000
+    sizes = {len(image(firmware, version)) for version in ("1.0.0", "65535.65535.4294967295")}
+    assert sizes == {len(defective_image(firmware, "1.2.0"))}
+
+
+def test_the_smallest_firmware_can_be_defective(tmp_path: Path) -> None:
+    check(b"x", tmp_path)

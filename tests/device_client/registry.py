@@ -217,9 +217,7 @@ class Chain:
         world = sealed.World(numbers, accounts=4, group=group or VALIDATORS)
         header = world.header(number=self.number, timestamp=self.time, sealed_by=sealed_by)
         raw = sealed.encode_header(header)
-        anchor = dataclasses.replace(
-            self.anchor, validators=sealed.addresses(group or VALIDATORS)
-        )
+        anchor = dataclasses.replace(self.anchor, validators=sealed.addresses(group or VALIDATORS))
         return assemble(anchor, raw, world.get_proof(slots), self.product, release)
 
 
@@ -363,5 +361,3 @@ def receipts_of(registry: Registry) -> list[Receipt]:
     """What the device reported, read and verified."""
     public = DEVICE_KEY.public_key().public_bytes_raw()
     return [verify(data, public) for data in registry.receipts]
-
-

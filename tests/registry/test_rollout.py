@@ -61,7 +61,7 @@ def test_a_canary_under_three_devices_is_warned_of(
         "101%@0h",
         "0%@0h",
         "1.005%@0h",
-        "١%@0h",
+        "\u0661%@0h",
         "50%@0h,50%@1h",
         "50%@2h,100%@1h",
         "100%@0h:confirmed>=1",

@@ -6,13 +6,17 @@ import copy
 from typing import Any
 
 import pytest
+import rlp
+from eth_utils import keccak
+from trie import HexaryTrie
 from trie.exceptions import BadTrieProof
 
 from protocol.errors import FirmledgerError
 from protocol.header import encode_header
 from protocol.ids import Address, Hash
 from protocol.proof import assemble, verify_state
-from registry.embedded import EmbeddedLedger
+from registry.embedded import EmbeddedLedger, proofs
+from registry.embedded.execution import Nodes
 from tests.registry.embedded.reader import check_account_proof, unhex
 from tests.registry.embedded.scene import Sender, SimClock, ask, entry, hexed, refusal
 
@@ -108,3 +112,21 @@ def test_too_much_is_refused(ledger: EmbeddedLedger, notebook: bytes) -> None:
     assert refusal(ledger, "eth_getProof", hexed(notebook), [], "0xffff")["message"].startswith(
         "header not found"
     )
+
+
+def test_a_node_that_lives_inside_its_parent_is_not_listed_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Hashed keys never lie so close together that this happens; unhashed ones do.
+    monkeypatch.setattr(proofs, "keccak256", lambda key: key)
+    nodes = Nodes(lambda _key: None)
+    tree = HexaryTrie(nodes)
+    for slot in (0x10, 0x11, 0x20):
+        tree[slot.to_bytes(32, "big")] = rlp.encode(slot)
+    proof = proofs._storage(nodes, tree.root_hash, 0x11)
+    listed = [unhex(node) for node in proof["proof"]]
+    assert proof["value"] == "0x11"
+    assert len(listed) < len(tree.get_proof((0x11).to_bytes(32, "big")))
+    assert all(keccak(node) in nodes.written for node in listed)
+    shown = HexaryTrie({keccak(node): node for node in listed}, tree.root_hash)
+    assert shown[(0x11).to_bytes(32, "big")] == b"\x11"

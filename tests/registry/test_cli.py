@@ -1,0 +1,602 @@
+"""The command line: exit codes, one document on stdout, errors in three parts."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from protocol.trustfile import ClassKeys, TrustFile
+from registry import cli
+from registry.app import Server
+from registry.assembly import Registry
+from registry.clock import SystemClock
+from registry.keys import Keyring
+from tests.registry.entropy import Stream
+from tests.registry.place import Unit
+
+REPO = Path(__file__).resolve().parents[2]
+
+
+class Said:
+    """What one command said."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+    @property
+    def document(self) -> Any:
+        return json.loads(self.out)
+
+    def refused(self, code: int, reason: str) -> Said:
+        """Checks a refusal: exit code, document, and the line on stderr."""
+        assert self.code == code, self.out + self.err
+        assert self.document["error"]["reason"] == reason
+        line = next(line for line in self.err.splitlines() if line.startswith("error: "))
+        assert line.count(" / ") >= 2
+        return self
+
+
+class Terminal:
+    """Runs commands on one registry's directory, as a shell would."""
+
+    def __init__(self, directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.directory, self._capsys = directory, capsys
+
+    def __call__(self, *words: str | Path, patience: float = 5) -> Said:
+        """With ``--json``; nothing but one document may reach stdout."""
+        said = self.plain(*words, "--json", patience=patience)
+        json.loads(said.out)
+        return said
+
+    def plain(self, *words: str | Path, patience: float = 5) -> Said:
+        self._capsys.readouterr()
+        setup = ["-C", str(self.directory), "--patience", str(patience)]
+        code = cli.main([*setup, *map(str, words)])
+        out, err = self._capsys.readouterr()
+        return Said(code, out, err)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The directory of a running registry; a 2-of-3 product ``thermostat``."""
+    folder = tmp_path_factory.mktemp("cli") / "reg"
+    assert cli.main(["init", str(folder), "--anchor-every", "1s"]) == 0
+    with Server(Registry.open(folder, clock=SystemClock()), host="127.0.0.1", port=0):
+        create = ["product", "create", "thermostat", "--hardware", "1-3", "--threshold", "2"]
+        assert cli.main(["-C", str(folder), *create, "--approvers", "alice,bob,carol"]) == 0
+        yield folder
+
+
+@pytest.fixture
+def run(served: Path, capsys: pytest.CaptureFixture[str]) -> Terminal:
+    return Terminal(served, capsys)
+
+
+@pytest.fixture
+def firmware(tmp_path: Path) -> Path:
+    path = tmp_path / "fw.bin"
+    path.write_bytes(Stream(str(tmp_path).encode())(50_000))
+    return path
+
+
+def newest(run: Terminal) -> str:
+    """A version above the newest: tests share the product."""
+    releases = run("release", "list", "thermostat").document["releases"]
+    return f"{len(releases) + 1}.0.0"
+
+
+@pytest.fixture
+def draft(run: Terminal, firmware: Path, tmp_path: Path) -> Path:
+    """A built release, approved by nobody."""
+    words = ("--version", newest(run), "--security-counter", "1", "--rollout", "100%@0h")
+    built = run(
+        "release", "build", firmware, "--product", "thermostat", *words, "-o", tmp_path / "r"
+    )
+    assert built.code == 0
+    return tmp_path / "r.suit"
+
+
+@pytest.fixture
+def published(run: Terminal, draft: Path) -> str:
+    """A published release; its version."""
+    for name in ("alice", "bob"):
+        assert run("release", "approve", draft, "--as", name).code == 0
+    done = run("release", "publish", draft)
+    assert done.code == 0
+    return str(done.document["version"])
+
+
+# -- the frame -----------------------------------------------------------------------------------
+
+
+def every_command(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from every_command(command, (*path, name))
+        else:
+            yield (*path, name), command
+
+
+def test_every_command_of_the_design_is_there_and_takes_json() -> None:
+    found = dict(every_command(typer.main.get_command(cli.app)))
+    nouns = {
+        "": ("init", "serve", "audit"),
+        "ledger": ("deploy", "status"),
+        "product": ("create", "show", "list", "keys", "trust", "enrol"),
+        "release": (
+            *("build", "approve", "publish", "show", "list"),
+            *("halt", "resume", "revoke", "attest"),
+        ),
+        "bundle": ("export", "verify", "refresh"),
+    }
+    wanted = {(noun, verb) if noun else (verb,) for noun, verbs in nouns.items() for verb in verbs}
+    assert wanted <= found.keys()
+    for path, command in found.items():
+        options = {option for parameter in command.params for option in parameter.opts}
+        assert "--json" in options, path
+        assert command.help, path
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["nonsense"],
+        ["release", "nonsense"],
+        ["product", "create"],
+        ["release", "halt", "thermostat", "1.0.0"],
+        ["serve", "--port", "none"],
+        ["--nonsense"],
+    ],
+)
+def test_wrong_usage_exits_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([*words, "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert json.loads(out)["error"]["family"] == "misuse"
+    assert err.startswith("error: ") and err.count(" / ") == 2
+
+
+def test_no_arguments_show_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 2
+    assert "release" in capsys.readouterr().out
+    assert cli.main(["--help"]) == 0
+
+
+def test_starting_up_loads_nothing_heavy() -> None:
+    heavy = "web3 eth eth_account fastapi sqlalchemy pydantic_settings uvicorn httpx2 rich.console"
+    program = (
+        "import sys; from registry.cli import main; main(['release', '--help']);"
+        f"print([m for m in '{heavy}'.split() if m in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=REPO, capture_output=True, text=True, check=True
+    )
+    assert done.stderr.strip() == "[]"
+
+
+def test_plugins_are_loaded_when_called_and_not_before(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    point = EntryPoint("hello", f"{__name__}:hello", cli.PLUGINS)
+    broken = EntryPoint("broken", "no.such.module:app", cli.PLUGINS)
+    monkeypatch.setattr(cli, "entry_points", lambda group: [point, broken])
+    assert cli.main(["hello", "--name", "world"]) == 0
+    assert capsys.readouterr().out == "hello world\n"
+    assert cli.main(["release", "--help"]) == 0
+
+
+def hello(name: str = "nobody") -> None:
+    """Greets."""
+    typer.echo(f"hello {name}")
+
+
+# -- directory and server ------------------------------------------------------------------------
+
+
+def test_where_there_is_no_registry(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Terminal(tmp_path, capsys)("product", "list").refused(2, "no-registry")
+
+
+def test_a_registry_is_not_made_twice(run: Terminal, served: Path) -> None:
+    before = (served / "settings.toml").read_bytes()
+    run("init", served).refused(2, "registry-exists")
+    assert (served / "settings.toml").read_bytes() == before
+
+
+def test_a_second_server_is_refused(run: Terminal) -> None:
+    run("serve", "--port", "0").refused(1, "ledger-locked")
+
+
+def bare(tmp_path: Path, served: Path) -> Path:
+    """A directory with settings and a token, and no server."""
+    for name in ("settings.toml", "operator.token"):
+        (tmp_path / name).write_bytes((served / name).read_bytes())
+    return tmp_path
+
+
+def test_no_server(tmp_path: Path, served: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = Terminal(bare(tmp_path, served), capsys)
+    said = run("ledger", "status", patience=0).refused(1, "no-server")
+    assert "serve" in said.document["error"]["fix"]
+
+
+@pytest.mark.parametrize("port", [1, None])
+def test_a_stale_address_is_told_from_a_live_one(
+    tmp_path: Path, served: Path, capsys: pytest.CaptureFixture[str], port: int | None
+) -> None:
+    """Of a server that was killed: nobody listens there any more, or by now somebody else does."""
+    members = json.loads((served / "address").read_text())
+    if port:
+        members["url"] = f"http://127.0.0.1:{port}"
+    (bare(tmp_path, served) / "address").write_text(json.dumps(members | {"instance": "former"}))
+    said = Terminal(tmp_path, capsys)("ledger", "status", patience=0).refused(1, "no-server")
+    assert "stale" in said.document["error"]["why"]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b'{"url": 1}'])
+def test_a_damaged_address_is_no_address(
+    tmp_path: Path, served: Path, capsys: pytest.CaptureFixture[str], content: bytes
+) -> None:
+    (bare(tmp_path, served) / "address").write_bytes(content)
+    Terminal(tmp_path, capsys)("ledger", "status", patience=0).refused(1, "no-server")
+
+
+def test_a_command_waits_for_a_server_that_is_starting(
+    tmp_path: Path, served: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Terminal(bare(tmp_path, served), capsys)
+    address = (served / "address").read_bytes()
+    late = threading.Timer(0.6, lambda: (tmp_path / "address").write_bytes(address))
+    late.start()
+    try:
+        said = run("ledger", "status", patience=30)
+    finally:
+        late.cancel()
+    assert said.code == 0
+    assert "waiting" in said.err
+
+
+# -- products ------------------------------------------------------------------------------------
+
+
+def test_keys_are_secret_files_and_the_trust_file_is_public(
+    run: Terminal, served: Path, tmp_path: Path
+) -> None:
+    said = run("product", "trust", "thermostat", "-o", tmp_path / "trust.json")
+    assert said.code == 0
+    trust = TrustFile.parse((tmp_path / "trust.json").read_bytes())
+    keys = ClassKeys.parse((tmp_path / "trust.json.key").read_bytes())
+    held = Keyring(served / "publisher").product("thermostat")
+    assert trust.product_id == keys.product_id == held.product
+    assert trust.signing_keys == (held.signer.public.id,)
+    assert len(trust.validators) == 4 and trust.embedded and trust.min_height > 0
+    assert [key.kid for key in keys.epochs] == [held.class_key.kid.hex()]
+    secrets = [*(served / "publisher").rglob("*.json"), tmp_path / "trust.json.key"]
+    assert all(path.stat().st_mode & 0o777 == 0o600 for path in secrets)
+    assert (served / "publisher").stat().st_mode & 0o077 == 0
+    shown = run("product", "keys", "thermostat")
+    assert held.signing_secret.hex() not in shown.out
+    assert held.class_key.secret.hex() not in shown.out
+
+
+def test_an_interrupted_creation_can_be_given_again(run: Terminal) -> None:
+    words = ("product", "create", "boiler", "--hardware", "2", "--approvers", "dora")
+    first = run(*words, "--threshold", "1")
+    again = run(*words, "--threshold", "1")
+    assert (first.code, again.code) == (0, 0)
+    assert first.document["id"] == again.document["id"]
+    assert first.document["tx"] == again.document["tx"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "reason"),
+    [
+        (("--hardware", "3-1", "--approvers", "alice"), 2, "bad-hardware"),
+        (("--hardware", "1", "--approvers", "alice,alice"), 2, "named-twice"),
+        (("--hardware", "1", "--approvers", "../alice"), 2, "bad-name"),
+        (("--hardware", "1", "--approvers", "0x12"), 1, "wrong-length"),
+        (("--hardware", "1", "--approvers", "alice", "--halt-after", "2"), 2, "bad-halt-rule"),
+        (("--hardware", "1", "--approvers", "alice", "--halt-after", "2:101%"), 2, "bad-share"),
+        (("--hardware", "1", "--approvers", "alice", "--release-delay", "1"), 2, "bad-duration"),
+    ],
+)
+def test_a_product_that_cannot_be(
+    run: Terminal, words: tuple[str, ...], code: int, reason: str
+) -> None:
+    run("product", "create", "kettle", "--threshold", "1", *words).refused(code, reason)
+    run("product", "show", "kettle").refused(2, "unknown-product")
+
+
+def test_a_threshold_above_its_approvers_is_the_ledgers_to_refuse(run: Terminal) -> None:
+    words = ("--hardware", "1", "--approvers", "alice", "--threshold", "2")
+    run("product", "create", "toaster", *words).refused(1, "invalid-governance")
+
+
+def identity(run: Terminal, path: Path, **changes: str) -> Path:
+    unit = Unit(path.name)
+    product = run("product", "show", "thermostat").document["id"]
+    members = {
+        "device_id": str(unit.id),
+        "public_key": unit.public.raw.hex(),
+        "product": product,
+        "hardware": 2,
+    }
+    path.write_text(json.dumps(members | changes))
+    return path
+
+
+def test_devices_are_enrolled_by_their_identity_files(run: Terminal, tmp_path: Path) -> None:
+    before = run("product", "show", "thermostat").document["enrolled"]
+    files = [identity(run, tmp_path / name) for name in ("a", "b")]
+    said = run("product", "enrol", "thermostat", *files)
+    assert said.code == 0
+    assert said.document["fleet"]["size"] == before + 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "reason"),
+    [
+        ({"public_key": "00" * 32}, 1, "bad-device-file"),
+        ({"public_key": "00"}, 1, "bad-device-file"),
+        ({"device_id": "0x12"}, 1, "bad-device-file"),
+        ({"product": "0x" + "00" * 32}, 2, "another-product"),
+    ],
+)
+def test_an_identity_that_does_not_fit_enrols_nobody(
+    run: Terminal, tmp_path: Path, changes: dict[str, str], code: int, reason: str
+) -> None:
+    before = run("product", "show", "thermostat").document["enrolled"]
+    files = [identity(run, tmp_path / "good"), identity(run, tmp_path / "bad", **changes)]
+    run("product", "enrol", "thermostat", *files).refused(code, reason)
+    assert run("product", "show", "thermostat").document["enrolled"] == before
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"\xff\xfe", b"{" * 9000])
+def test_a_foreign_file_enrols_nobody(run: Terminal, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "file").write_bytes(content)
+    run("product", "enrol", "thermostat", tmp_path / "file").refused(1, "bad-device-file")
+    run("product", "enrol", "thermostat", tmp_path / "none").refused(2, "no-such-file")
+
+
+# -- releases ------------------------------------------------------------------------------------
+
+
+def test_a_release_from_build_to_revocation(run: Terminal, published: str) -> None:
+    shown = run("release", "show", "thermostat", published).document
+    assert (shown["status"], shown["open_bps"]) == ("active", 10_000)
+    halted = run("release", "halt", "thermostat", published, "--as", "carol", "--reason", "smoke")
+    assert (halted.code, halted.document["status"]) == (0, "halted")
+    assert halted.document["gas"] > 0
+    few = run("release", "resume", "thermostat", published, "--as", "alice")
+    few.refused(1, "too-few-approvals")
+    resumed = run("release", "resume", "thermostat", published, "--as", "alice", "--as", "bob")
+    assert resumed.document["status"] == "active"
+    revoked = run("release", "revoke", "thermostat", published, "--as", "bob", "--as", "carol")
+    assert revoked.document["status"] == "revoked"
+    again = run("release", "halt", "thermostat", published, "--as", "carol", "--reason", "x")
+    again.refused(1, "wrong-status")
+
+
+def test_publishing_again_is_publishing_once(run: Terminal, draft: Path) -> None:
+    for name in ("alice", "bob"):
+        run("release", "approve", draft, "--as", name)
+    first, again = run("release", "publish", draft), run("release", "publish", draft)
+    assert (first.code, again.code) == (0, 0)
+    assert first.document["tx"] == again.document["tx"]
+    assert first.document["release_id"] == again.document["release_id"]
+
+
+def test_short_of_approvals_the_ledger_refuses(run: Terminal, draft: Path) -> None:
+    run("release", "publish", draft).refused(1, "not-approved")
+    run("release", "approve", draft, "--as", "alice")
+    run("release", "publish", draft).refused(1, "too-few-approvals")
+    run("release", "approve", draft, "--as", "alice").refused(2, "already-approved")
+    run("release", "approve", draft, "--as", "nobody").refused(2, "no-such-key")
+    run("release", "approve", draft, "--as", "bob")
+    assert run("release", "publish", draft).code == 0
+
+
+def test_a_stranger_approves_and_halts_nothing(
+    run: Terminal, draft: Path, served: Path, published: str
+) -> None:
+    Keyring(served / "publisher").ensure_account("mallory", Stream(b"mallory"))
+    run("release", "halt", "thermostat", published, "--as", "mallory", "--reason", "x").refused(
+        1, "not-authorized"
+    )
+
+
+def test_a_strangers_approval_does_not_count(run: Terminal, draft: Path, served: Path) -> None:
+    Keyring(served / "publisher").ensure_account("mallory", Stream(b"mallory"))
+    for name in ("alice", "mallory"):
+        run("release", "approve", draft, "--as", name)
+    run("release", "publish", draft).refused(1, "not-an-approver")
+
+
+def test_approving_needs_no_server_if_the_epoch_is_known(
+    run: Terminal, draft: Path, tmp_path: Path, served: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "alone").mkdir()
+    alone = bare(tmp_path / "alone", served)
+    (alone / "publisher").symlink_to(served / "publisher")
+    offline = Terminal(alone, capsys)
+    said = offline("release", "approve", draft, "--as", "alice", "--epoch", "1", patience=0)
+    assert said.code == 0
+    offline("release", "approve", draft, "--as", "bob", patience=0).refused(1, "no-server")
+
+
+def test_a_changed_payload_is_neither_approved_nor_published(run: Terminal, draft: Path) -> None:
+    run("release", "approve", draft, "--as", "alice")
+    payload = draft.with_suffix(".bin")
+    payload.write_bytes(payload.read_bytes()[:-1] + b"\0")
+    run("release", "approve", draft, "--as", "bob").refused(1, "payload-digest")
+    run("release", "publish", draft).refused(1, "payload-digest")
+
+
+def test_a_release_of_another_ledger_is_not_published(run: Terminal, draft: Path) -> None:
+    run("release", "approve", draft, "--as", "alice")
+    beside = draft.with_suffix(".json")
+    text = json.loads(beside.read_text()) | {"chain_id": 1}
+    beside.write_text(json.dumps(text))
+    run("release", "publish", draft).refused(2, "another-ledger")
+
+
+def test_a_version_that_does_not_rise_is_the_ledgers_to_refuse(
+    run: Terminal, published: str, firmware: Path, tmp_path: Path
+) -> None:
+    words = ("--version", published, "--security-counter", "1", "--rollout", "100%@0h")
+    built = ("--product", "thermostat", *words, "-o", tmp_path / "again")
+    assert run("release", "build", firmware, *built).code == 0
+    for name in ("alice", "bob"):
+        run("release", "approve", tmp_path / "again.suit", "--as", name)
+    run("release", "publish", tmp_path / "again.suit").refused(1, "version-not-rising")
+
+
+def test_the_builder_warns_of_a_canary_that_may_be_nobody(
+    run: Terminal, firmware: Path, tmp_path: Path
+) -> None:
+    words = ("--version", "9.0.0", "--security-counter", "1", "--rollout", "1%@0h,100%@24h")
+    out = ("-o", tmp_path / "w")
+    said = run("release", "build", firmware, "--product", "thermostat", *words, *out)
+    assert said.code == 0
+    assert any("canary" in warning for warning in said.document["warnings"])
+    assert "warning: " in said.err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "reason"),
+    [
+        (("--version", "1"), 1, "version-syntax"),
+        (("--rollout", "all"), 2, "bad-rollout"),
+        (("--expiry", "tomorrow"), 2, "bad-time"),
+        (("--expiry", "2027-01-31T22:00:00"), 2, "bad-time"),
+        (("--product", "kettle"), 2, "no-such-product"),
+    ],
+)
+def test_a_release_that_cannot_be_built_leaves_nothing(
+    run: Terminal,
+    firmware: Path,
+    tmp_path: Path,
+    words: tuple[str, str],
+    code: int,
+    reason: str,
+) -> None:
+    plain = {
+        "--product": "thermostat",
+        "--version": "9.9.9",
+        "--security-counter": "1",
+        "--rollout": "100%@0h",
+    } | {words[0]: words[1]}
+    given = [part for pair in plain.items() for part in pair]
+    run("release", "build", firmware, *given, "-o", tmp_path / "r").refused(code, reason)
+    assert not list(tmp_path.glob("r.*"))
+
+
+def test_conditions_reach_the_terms(run: Terminal, firmware: Path, tmp_path: Path) -> None:
+    words = (
+        *("--product", "thermostat", "--version", "9.1.0", "--security-counter", "4"),
+        *("--rollout", "100%@0h", "--hardware", "2", "--min-version", "1.2.0", "--critical"),
+        *("--not-before", "2027-01-31T22:00:00+01:00", "--expiry", "1900000000"),
+        *("--require-attestation", "0", "--require-attestation", "3", "-o", tmp_path / "c"),
+    )
+    terms = run("release", "build", firmware, *words).document["terms"]
+    assert (terms["hardware_min"], terms["hardware_max"]) == (2, 2)
+    assert terms["not_before"] == "1801429200"
+    assert (terms["expiry"], terms["critical"]) == ("1900000000", True)
+    assert terms["required_attestations"] == 0b1001
+    assert terms["min_version"] == str(1 << 48 | 2 << 32)
+
+
+def test_prose_is_for_people_and_says_the_same(run: Terminal, published: str) -> None:
+    for words in (
+        ("product", "list"),
+        ("product", "show", "thermostat"),
+        ("product", "keys", "thermostat"),
+        ("release", "list", "thermostat"),
+        ("release", "show", "thermostat", published),
+        ("ledger", "status"),
+    ):
+        said = run.plain(*words)
+        assert said.code == 0
+        assert said.out and not said.out.lstrip().startswith("{")
+
+
+# -- sticks --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stick(run: Terminal, published: str, tmp_path: Path) -> Path:
+    assert run("product", "trust", "thermostat", "-o", tmp_path / "trust.json").code == 0
+    assert run("bundle", "export", "thermostat", published, "-o", tmp_path / "s.flb").code == 0
+    return tmp_path / "s.flb"
+
+
+def test_a_stick_proves_itself_refreshed_as_well(run: Terminal, stick: Path) -> None:
+    trust = ("--trust", stick.with_name("trust.json"))
+    first = run("bundle", "verify", stick, *trust)
+    assert first.code == 0
+    assert [step["step"] for step in first.document["steps"]] == list(range(18))
+    version = first.document["release"]["version"]
+    run("release", "halt", "thermostat", version, "--as", "alice", "--reason", "smoke")
+    assert run("bundle", "verify", stick, *trust).document["release"]["status"] == "active"
+    assert run("bundle", "refresh", stick).code == 0
+    then = run("bundle", "verify", stick, *trust).document
+    assert then["ok"] and then["release"]["status"] == "halted"
+    assert then["proof"]["height"] > first.document["proof"]["height"]
+
+
+def test_a_stick_cut_short_or_grown_is_refused(run: Terminal, stick: Path) -> None:
+    trust = ("--trust", stick.with_name("trust.json"))
+    data = stick.read_bytes()
+    for changed in (b"", data[:11], data[:12], data[:500], data[:-1], data + b"\0"):
+        stick.write_bytes(changed)
+        said = run("bundle", "verify", stick, *trust)
+        assert said.code == 1
+        assert said.document["steps"][-1]["ok"] is False
+    stick.unlink()
+    run("bundle", "verify", stick, *trust).refused(2, "no-such-file")
+
+
+def test_a_stick_of_another_product_or_ledger_is_refused(
+    run: Terminal, stick: Path, tmp_path: Path
+) -> None:
+    words = ("product", "create", "heater", "--hardware", "1", "--approvers", "alice")
+    run(*words, "--threshold", "1")
+    run("product", "trust", "heater", "-o", tmp_path / "other.json")
+    said = run("bundle", "verify", stick, "--trust", tmp_path / "other.json")
+    assert said.code == 1 and not said.document["ok"]
+    (tmp_path / "other.json").write_text("{}")
+    run("bundle", "verify", stick, "--trust", tmp_path / "other.json").refused(1, "bad-trust-file")
+
+
+def test_a_stick_is_not_refreshed_into_another_release(run: Terminal, stick: Path) -> None:
+    from registry import sticks
+
+    data = stick.read_bytes()
+    with pytest.raises(Exception, match="not refreshed"):
+        other = run("bundle", "export", "thermostat", "1.0.0", "-o", stick.with_name("1.flb"))
+        assert other.code == 0
+        bundle, file = sticks.open_stick(stick.with_name("1.flb"))
+        file.close()
+        sticks.refresh(stick, bundle.encode())
+    assert stick.read_bytes() == data
+
+
+def test_verifying_loads_no_registry_machinery(stick: Path) -> None:
+    heavy = "web3 eth fastapi sqlalchemy pydantic_settings uvicorn httpx2"
+    program = (
+        "import sys; from registry.cli import main;"
+        f"code = main(['bundle', 'verify', '{stick}', '--trust', '{stick.parent}/trust.json']);"
+        f"print(code, [m for m in '{heavy}'.split() if m in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=REPO, capture_output=True, text=True, check=True
+    )
+    assert done.stderr.splitlines()[-1] == "0 []"

@@ -1,0 +1,1 @@
+"""A second verifier, written from the pages alone, and what it says beside the first."""
