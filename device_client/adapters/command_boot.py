@@ -73,12 +73,13 @@ class CommandBoot:
     def provision(self, record: BootRecord) -> None:
         """Write the first entries; the command must run the same primary already."""
         self._disk.reserve(REGION, 2 * _COPY_BYTES)
-        self._store(0, record)
+        former = copies.newest(BOOT_MAGIC, self._copy(0), self._copy(1))
+        self._store(former[0] if former else 0, record)
         self.record()
 
     def record(self) -> BootRecord:
         """What is in force; `LocalFault` if command and entries contradict each other."""
-        primary, running = self._slot("get-primary"), self._slot("get-current")
+        primary, running = self._slot("get-primary"), self.current()
         record = replace(self._entries()[1], running=running)
         spare = other(record.primary)
         entry, state = record.entry(spare), self._state(spare)
@@ -125,6 +126,10 @@ class CommandBoot:
     def reboot(self) -> None:
         """Boot the machine again."""
         self._restart()
+
+    def current(self) -> str:
+        """The slot that runs."""
+        return self._slot("get-current")
 
     # -- the command -------------------------------------------------------------------------------
 
