@@ -27,12 +27,12 @@ UBOOT = Path("/usr/lib/u-boot/qemu-riscv64/u-boot.bin")
 ADDRESS = 0x84000000
 PATIENCE = 120
 TEST_MEDIUM = {
-    "fl_save": "setexpr saves ${saves} + 1",
+    "fl_save": "setenv saved ${fl_primary}/${fl_attempts}/${fl_a}/${fl_b}",
     "fl_check": "run check_${fl_want}",
     "check_a": "test ${ok_a} = 1",
     "check_b": "test ${ok_b} = 1",
 }
-SHOW = "echo RESULT slot=${fl_slot} p=${fl_primary} n=${fl_attempts} a=${fl_a} b=${fl_b} s=${saves}"
+SHOW = "echo RESULT slot=${fl_slot} p=${fl_primary} n=${fl_attempts} a=${fl_a} b=${fl_b} s=${saved}"
 State = tuple[BootRecord, bool, bool]
 
 
@@ -74,8 +74,9 @@ def by_the_rules(state: State, result: dict[str, str]) -> bool:
     wanted = variables(left)
     shown = ("fl_primary", "p"), ("fl_attempts", "n"), ("fl_a", "a"), ("fl_b", "b")
     same = all(wanted[name] == result[short] for name, short in shown)
-    wrote = result["s"] != "0"
-    return same and result["slot"] == slot and wrote == (variables(state[0]) != wanted)
+    names = ("fl_primary", "fl_attempts", "fl_a", "fl_b")
+    saved = "nothing" if variables(state[0]) == wanted else "/".join(wanted[n] for n in names)
+    return same and (result["slot"], result["s"]) == (slot, saved)
 
 
 class TestInUBoot:
@@ -113,7 +114,11 @@ def run_in_u_boot(folder: Path, cases: list[State], script: str) -> list[dict[st
     lines = [line for line in script.splitlines() if not line.startswith("#")]
     values = dict(line.split("=", 1) for line in lines) | TEST_MEDIUM | {"show": SHOW}
     for number, (record, ok_a, ok_b) in enumerate(cases):
-        held = variables(record) | {"ok_a": str(int(ok_a)), "ok_b": str(int(ok_b)), "saves": "0"}
+        held = variables(record) | {
+            "ok_a": str(int(ok_a)),
+            "ok_b": str(int(ok_b)),
+            "saved": "nothing",
+        }
         sets = "; ".join(f"setenv {k} {v}" for k, v in held.items() if "_digest" not in k)
         values[f"case_{number}"] = f"{sets}; run fl_decide; run show"
     values["cases"] = "; ".join(f"run case_{n}" for n in range(len(cases))) + "; poweroff"
