@@ -188,7 +188,7 @@ class Chain:
         sealed_by: list[sealed.Validator] | None = None,
         extra: int = 0,
     ) -> Fresh:
-        """What the chain says of a release now; ``extra`` makes another block of the same height."""
+        """What the chain says of a release now; ``extra`` makes another block of that height."""
         key = (self.number, release_id, tuple(group or ()), tuple(sealed_by or ()), extra)
         state = (self.time, self.head, self.keys, tuple(self.releases.items()))
         if key not in self._cache or self._cache[key][0] != state:
