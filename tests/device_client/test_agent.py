@@ -548,6 +548,15 @@ def test_a_changed_payload_is_refused(change: Callable[[bytes], bytes], reason: 
     assert told == [(Outcome.REFUSED, reason), (Outcome.CONFIRMED, "")]
 
 
+def test_a_payload_that_decrypts_to_another_image_is_not_booted() -> None:
+    """Signed by the maker's key and agreed on the ledger, and still not what was agreed."""
+    top = bench_top()
+    honest, other = image_of("1.0.0"), image_of("other")
+    top.registry.chain.publish(make(other, "1.0.0", claimed=honest))
+    assert refusal(top, Leave.NOW).reason == "read-back"
+    assert top.agent().parts.boot.record().entry("b").standing is Standing.EMPTY
+
+
 class LyingFlash(Flash):
     """A medium that stores one bit of a slot wrongly, and says nothing."""
 
