@@ -127,6 +127,10 @@ def governance() -> Governance:
     )
 
 
+MADE: dict[object, Fresh] = {}
+"""Proofs made before: the same state at the same height has the same one."""
+
+
 @dataclass
 class Chain:
     """Product, releases, and a clock of blocks."""
@@ -137,7 +141,6 @@ class Chain:
     releases: dict[int, tuple[Made, State]] = field(default_factory=dict)
     logs: dict[int, list[bytes]] = field(default_factory=dict)
     keys: tuple[SigningKey, ...] = governance().keys
-    _cache: dict[object, tuple[object, Fresh]] = field(default_factory=dict)
 
     @property
     def anchor(self) -> Anchor:
@@ -193,11 +196,12 @@ class Chain:
         extra: int = 0,
     ) -> Fresh:
         """What the chain says of a release now; ``extra`` makes another block of that height."""
-        key = (self.number, release_id, tuple(group or ()), tuple(sealed_by or ()), extra)
-        state = (self.time, self.head, self.keys, tuple(self.releases.items()))
-        if key not in self._cache or self._cache[key][0] != state:
-            self._cache[key] = state, self._fresh(release_id, group, sealed_by, extra)
-        return self._cache[key][1]
+        releases = tuple((n, m.static.terms, state) for n, (m, state) in self.releases.items())
+        which = (release_id, tuple(group or ()), tuple(sealed_by or ()), extra)
+        key = (self.number, self.time, self.head, self.keys, releases, which)
+        if key not in MADE:
+            MADE[key] = self._fresh(release_id, group, sealed_by, extra)
+        return MADE[key]
 
     def _fresh(
         self,

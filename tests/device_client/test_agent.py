@@ -456,6 +456,29 @@ def test_a_busy_device_is_never_forced(around: Surroundings, hold: Hold) -> None
     assert top.agent().update().outcome == Outcome.CONFIRMED
 
 
+def test_a_device_that_became_busy_during_the_download_is_not_rebooted() -> None:
+    top = released()
+    slow(top, 10, lambda: setattr(top.place, "around", Surroundings(busy=True)))
+    report = top.agent().update()
+    assert (report.outcome, report.reason) == ("waiting", Hold.BUSY)
+    assert top.agent().book.state.stage is Stage.VERIFYING and top.runs() == FACTORY
+    assert top.agent().update().reason == Hold.BUSY
+    top.place.around = Surroundings(free=0)
+    assert top.agent().update().outcome == Outcome.CONFIRMED
+    assert len(top.registry.asked) == 1
+
+
+def test_a_download_goes_on_only_when_policy_lets_it() -> None:
+    top = released()
+    top.registry.piece, top.registry.cut_after = 300, 1500
+    with pytest.raises(Unreachable):
+        top.agent().update()
+    top.policy = Policy(windows=(Window(frozenset(range(7)), 0, 1),))
+    assert top.agent().update().reason == Hold.WINDOW
+    assert top.agent().book.state.progress == 1500
+    assert top.agent().update(Leave.NOW).outcome == Outcome.CONFIRMED
+
+
 def test_what_waits_and_is_halted_meanwhile_is_dropped() -> None:
     top = released()
     top.place.around = Surroundings(busy=True)
