@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from protocol import cbor
 from protocol.bundle import FORMAT, Anchor, Fresh, assemble
@@ -37,6 +37,7 @@ from registry.ports import Block, StateSource
 from registry.submission import Artifacts
 
 REMADE_PER_MAX_AGE = 10
+KEPT_STATICS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +76,21 @@ class _Moment:
 
 @dataclass(frozen=True)
 class _Made:
-    """A fresh part as it was made: what it shows, when, and its encoding."""
+    """A fresh part as it was made, and the bundles it went out in, by their static part."""
 
     fresh: Fresh
     slot: Hash
     timestamp: int
     encoded: bytes
+    bundles: dict[Hash | None, tuple[bytes, str]] = field(default_factory=dict)
+
+    def bundle(self, terms_hash: Hash | None, static: bytes | None) -> tuple[bytes, str]:
+        """Encoded bundle and ETag with this static part, which has ``terms_hash``."""
+        known = self.bundles.get(terms_hash)
+        if known is None:
+            body = cbor.dumps([FORMAT, static, self.encoded])
+            known = self.bundles[terms_hash] = body, f'"{sha256(body)[:16].hex()}"'
+        return known
 
 
 class Bundles:
@@ -102,6 +112,7 @@ class Bundles:
         self._head: Block | None = None
         self._moments: dict[ProductId, _Moment] = {}
         self._made: dict[tuple[ProductId, int | None], _Made] = {}
+        self._statics: dict[Hash, bytes] = {}
         self._lock = threading.RLock()
 
     def advance(self) -> bool:
@@ -123,7 +134,7 @@ class Bundles:
                 then = _verdict(entry, made.fresh.product, device, made.timestamp)
                 if then is not reason:  # time alone decided: show the device the later block
                     made = self._make(product_id, moment, entry)
-                static = self._artifacts.static(entry.terms_hash)
+                static = self._static(entry.terms_hash)
         return _answer(made, static, entry, reason if static else None)
 
     def of_release(self, product_id: ProductId, release_id: int) -> Answer:
@@ -131,7 +142,7 @@ class Bundles:
         with self._lock:
             moment = self._moment(product_id)
             entry = _known(moment, release_id)
-            static = self._artifacts.static(entry.terms_hash)
+            static = self._static(entry.terms_hash)
             if static is None:
                 raise Misuse(
                     "no-artifacts",
@@ -147,6 +158,17 @@ class Bundles:
             moment = self._moment(product_id)
             entry = None if release_id is None else _known(moment, release_id)
             return self._fresh(product_id, moment, entry).fresh
+
+    def _static(self, terms_hash: Hash) -> bytes | None:
+        """A release's static part; kept, since it never changes once it is there."""
+        known = self._statics.get(terms_hash)
+        if known is None:
+            known = self._artifacts.static(terms_hash)
+            if known is not None:
+                if len(self._statics) >= KEPT_STATICS:
+                    self._statics.pop(next(iter(self._statics)))
+                self._statics[terms_hash] = known
+        return known
 
     def _moment(self, product_id: ProductId) -> _Moment:
         if self._head is None:
@@ -231,6 +253,6 @@ def _choose(moment: _Moment, device: Device) -> tuple[ReleaseEntry | None, Reaso
 def _answer(
     made: _Made, static: bytes | None, entry: ReleaseEntry | None, reason: Reason | None
 ) -> Answer:
-    body = cbor.dumps([FORMAT, static, made.encoded])
+    body, etag = made.bundle(entry.terms_hash if entry and static else None, static)
     release_id = entry.release_id if entry else None
-    return Answer(body, f'"{sha256(body)[:16].hex()}"', release_id, reason, made.timestamp)
+    return Answer(body, etag, release_id, reason, made.timestamp)

@@ -69,7 +69,7 @@ def alive(request: Request) -> dict[str, Any]:
 
 @health.get("/readyz")
 def ready(registry: Here) -> dict[str, Any]:
-    """That it can do its work: the ledger is followed; a problem otherwise."""
+    """That it can do its work: the ledger is followed and young; a problem otherwise."""
     head = registry.catalogue.head()
     if head is None:
         raise Unreachable(
@@ -77,6 +77,14 @@ def ready(registry: Here) -> dict[str, Any]:
             "not ready",
             "no block of the ledger was followed yet",
             "wait a moment, then look at the log",
+        )
+    age = registry.clock.now() - head.timestamp
+    if age > registry.bundles.renewed_every:
+        raise Unreachable(
+            "head-stale",
+            "not ready",
+            f"the newest block followed is {age} s old",
+            "look whether the ledger makes blocks, and at the log",
         )
     return {"ok": True, "head": head.number}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -315,6 +316,13 @@ def test_status_products_and_health(place: Place, http: TestClient) -> None:
     assert "firmledger_head_height" in http.get("/metrics").text
 
 
+def test_a_registry_whose_ledger_stands_still_is_not_ready(place: Place, http: TestClient) -> None:
+    assert http.get("/readyz").status_code == 200
+    place.clock.time += place.registry.bundles.renewed_every + 60
+    refused(http.get("/readyz"), 503, "head-stale")
+    assert http.get("/healthz").status_code == 200
+
+
 def test_what_is_not_there(place: Place, http: TestClient) -> None:
     refused(http.get("/v1/products/boiler"), 404, "unknown-product")
     refused(http.get("/v1/products/boiler/releases"), 404, "unknown-product")
@@ -357,3 +365,10 @@ def test_the_api_describes_itself(http: TestClient) -> None:
     for path, methods in described["paths"].items():
         for method, operation in methods.items():
             assert operation.get("description"), f"{method} {path} says nothing of itself"
+
+
+def test_every_path_is_in_the_documentation(http: TestClient) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
+    for path, methods in http.get("/v1/openapi.json").json()["paths"].items():
+        for method in methods:
+            assert f"`{method.upper()} {path}`" in text, f"{method} {path} is not documented"
