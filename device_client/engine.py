@@ -220,6 +220,7 @@ class Engine:
             memory.commit(replace(memory.book, state=state))
             self._progress("download", progress, target.payload_size)
 
+        self._progress("download", memory.book.state.progress, target.payload_size)
         flash.fetch(
             *(self._parts.source, self._parts.slots, self._parts.boot.record().inactive),
             *(target, key),

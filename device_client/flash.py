@@ -165,19 +165,25 @@ def _decrypted(
 
 
 def _blocks(pieces: Iterator[bytes], block: int) -> Iterator[bytes]:
-    """The same bytes in blocks of one size, but for the last."""
+    """The same bytes in blocks of about one size; what came before a break is passed on as well."""
     waiting: list[bytes] = []
     count = 0
-    for piece in pieces:
-        for start in range(0, len(piece), block):
-            part = piece[start : start + block]
-            waiting.append(part)
-            count += len(part)
-            if count >= block:
-                yield waiting[0] if len(waiting) == 1 else b"".join(waiting)
-                waiting, count = [], 0
+    broken: Unreachable | None = None
+    try:
+        for piece in pieces:
+            for start in range(0, len(piece), block):
+                part = piece[start : start + block]
+                waiting.append(part)
+                count += len(part)
+                if count >= block:
+                    yield waiting[0] if len(waiting) == 1 else b"".join(waiting)
+                    waiting, count = [], 0
+    except Unreachable as error:
+        broken = error
     if waiting:
         yield b"".join(waiting)
+    if broken is not None:
+        raise broken
 
 
 def _write(

@@ -71,7 +71,7 @@ def slots_of(record: BootRecord) -> dict[str, Any]:
             "holds": record.entry(slot).standing.name.lower(),
             "version": str(record.entry(slot).version),
             "release_id": record.entry(slot).release_id,
-            "image_digest": record.entry(slot).digest.hex(),
+            "image_digest": str(record.entry(slot).digest),
             "size": record.entry(slot).size,
             "primary": record.primary == slot,
         }
@@ -86,7 +86,7 @@ def target_of(target: Target | None, progress: int) -> dict[str, Any] | None:
     return {
         "release_id": target.release_id,
         "version": str(target.version),
-        "image_digest": target.image_digest.hex(),
+        "image_digest": str(target.image_digest),
         "size": target.image_size,
         "progress": progress,
     }

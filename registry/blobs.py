@@ -42,8 +42,8 @@ class FileBlobs:
         `Malformed` ``blob-oversized`` beyond ``max_size``, `Untrusted` ``blob-digest`` if it is not
         ``expect``, `LocalFault` if the disk refuses; whatever ``chunks`` raises goes through.
         """
-        with _faults(self._root), self._aside() as (handle, path):
-            digest, size = _copy(chunks, handle, max_size)
+        with self._aside() as (handle, path):
+            digest, size = self._copy(chunks, handle, max_size)
             if expect is not None and digest != expect:
                 raise Untrusted(
                     "blob-digest",
@@ -51,7 +51,8 @@ class FileBlobs:
                     f"the bytes have the digest {digest}",
                     "send them again, whole and unchanged",
                 )
-            self._settle(handle, path, digest)
+            with _faults(self._root):
+                self._settle(handle, path, digest)
         return digest, size
 
     def put_bytes(self, content: bytes, *, max_size: int) -> Digest:
@@ -107,12 +108,26 @@ class FileBlobs:
     @contextmanager
     def _aside(self) -> Iterator[tuple[int, Path]]:
         """A file of no blob's name, gone at the end unless it was renamed."""
-        handle, name = tempfile.mkstemp(prefix="incoming-", dir=self._root)
+        with _faults(self._root):
+            handle, name = tempfile.mkstemp(prefix="incoming-", dir=self._root)
         try:
             yield handle, Path(name)
         finally:
             os.close(handle)
             Path(name).unlink(missing_ok=True)
+
+    def _copy(self, chunks: Iterable[bytes], handle: int, max_size: int) -> tuple[Digest, int]:
+        running, size = hashlib.sha256(), 0
+        for chunk in chunks:  # what they raise is theirs, not the disk's
+            size += len(chunk)
+            if size > max_size:  # before it is written: an endless sender fills no disk
+                raise _oversized(max_size)
+            running.update(chunk)
+            view = memoryview(chunk)
+            with _faults(self._root):
+                while view:
+                    view = view[os.write(handle, view) :]
+        return Digest(running.digest()), size
 
     def _settle(self, handle: int, path: Path, digest: Digest) -> None:
         """1 content on disk, 2 folders on disk, 3 its name: never a name without the content."""
@@ -131,19 +146,6 @@ class FileBlobs:
             "its content is no longer what it was when it was stored",
             f"delete {self._place(digest)} and store it again; check the disk",
         )
-
-
-def _copy(chunks: Iterable[bytes], handle: int, max_size: int) -> tuple[Digest, int]:
-    running, size = hashlib.sha256(), 0
-    for chunk in chunks:
-        size += len(chunk)
-        if size > max_size:  # before it is written: an endless sender fills no disk
-            raise _oversized(max_size)
-        running.update(chunk)
-        view = memoryview(chunk)
-        while view:
-            view = view[os.write(handle, view) :]
-    return Digest(running.digest()), size
 
 
 def _oversized(max_size: int) -> Malformed:

@@ -76,7 +76,11 @@ class BenchTop:
             health=self.doctor,
             site=self.place,
         )
-        profile = Profile(
+        return Agent(self.profile(), parts)
+
+    def profile(self) -> Profile:
+        """The owner's settings."""
+        return Profile(
             trust=world.trust_file(self.registry.chain, max_age=self.max_age),
             hardware=self.hardware,
             policy=self.policy,
@@ -84,7 +88,6 @@ class BenchTop:
             block=self.block,
             stride=self.stride,
         )
-        return Agent(profile, parts)
 
     def runs(self) -> bytes:
         """The bytes of the image that runs."""
