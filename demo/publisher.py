@@ -24,7 +24,7 @@ PRODUCT = "thermostat"
 APPROVERS = ("alice", "bob", "carol")
 THRESHOLD = 2
 HARDWARE = (1, 3)
-SETTLE_SECONDS = 60.0
+SETTLE_SECONDS = 180.0
 
 
 class Publisher:
