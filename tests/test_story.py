@@ -72,7 +72,7 @@ def test_every_device_installs_the_first_release_and_confirms_it(story: Story) -
 
 
 def test_what_boots_is_what_the_publisher_built(story: Story) -> None:
-    built = (story.stage.folder / f"{FIRST}.img").read_bytes()
+    built = (story.stage.publisher.releases / f"{FIRST}.img").read_bytes()
     for unit in story.units:
         assert (unit.root / "slots/b.img").read_bytes() == built
     payload = story.stage.registry.artifacts.of(story.release(FIRST).terms_hash)
@@ -122,7 +122,7 @@ def test_the_ledger_halts_a_bad_release_by_itself(story: Story) -> None:
 
 
 def test_a_device_that_went_back_keeps_the_good_image_whole(story: Story) -> None:
-    good = (story.stage.folder / f"{GOOD}.img").read_bytes()
+    good = (story.stage.publisher.releases / f"{GOOD}.img").read_bytes()
     for unit in story.canaries[BAD]:
         assert (unit.root / "slots/a.img").read_bytes() == good
         with open_device(unit.root, clock=story.stage.clock) as device:
@@ -140,7 +140,7 @@ def test_every_lie_of_a_registry_is_refused_with_its_reason(story: Story) -> Non
 
 
 def test_lies_change_nothing_that_boots(story: Story) -> None:
-    good = (story.stage.folder / f"{GOOD}.img").read_bytes()
+    good = (story.stage.publisher.releases / f"{GOOD}.img").read_bytes()
     for unit in story.units:
         assert (unit.version, unit.slot, unit.state) == (GOOD, "a", "idle")
         assert (unit.root / "slots/a.img").read_bytes() == good
