@@ -17,6 +17,7 @@ from dataclasses import replace
 from device_client.core.book import OWNER, Book
 from device_client.core.machine import Event, Stage, Told, situation
 from device_client.core.policy import Leave
+from device_client.core.reanchor import reanchor
 from device_client.core.slots import Entry, Standing, other
 from device_client.core.trust import Equivocation, TrustState
 from device_client.core.types import Target
@@ -37,7 +38,7 @@ class Agent:
 
     def __init__(self, profile: Profile, parts: Parts, progress: Progress = silent) -> None:
         """``progress(what, done, total)`` hears of long work, in bytes."""
-        self._parts = parts
+        self._parts, self._trusted = parts, profile.trust
         self._memory = Memory(parts.journal, parts.clock)
         self._engine = Engine(profile, parts, self._memory, progress)
 
@@ -74,6 +75,8 @@ class Agent:
         if state.stage is Stage.VERIFYING and state.target is not None and state.target.former:
             feed(Told(Event.RESUME))
         self._freeze_if_due()
+        if state.stage is Stage.FROZEN and not self.trust.frozen:
+            feed(Told(Event.THAW))
         return current.end()
 
     def check(self) -> Report:
@@ -137,6 +140,21 @@ class Agent:
     def deliver(self) -> int:
         """One round of handing over receipts; how many are still queued (`Outbox.deliver`)."""
         return self._engine.outbox.deliver(self._engine.inquiry.prove)
+
+    def reanchor(self, statement: bytes) -> TrustState:
+        """Move trust by the recovery keys, durably (`core.reanchor`); the state that was before.
+
+        What was said to the former ledger is said once more where another one is named: its
+        releases are counted anew.
+        """
+        before, trust = self.trust, reanchor(self.trust, statement, self._trusted)
+        pinned = self._trusted.anchor
+        book = self._memory.noted("re-anchored", 0, self.running.version, str(trust.sequence))
+        if trust.anchor(pinned).ledger != before.anchor(pinned).ledger:
+            book = replace(book, spoken=())
+        self._memory.believe(trust, book)
+        self.start()
+        return before
 
     def count_failure(self) -> None:
         """Remember a poll that brought nothing, for the back-off; `update` resets the count."""

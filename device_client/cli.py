@@ -67,7 +67,8 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     _add_init(add("init", _init, "set a device up in DIR"))
-    add("check", _check, "ask the registry and prove the answer; installs nothing")
+    check = add("check", _check, "ask the registry and prove the answer; installs nothing")
+    check.add_argument("--explain", action="store_true", help="tell every step and its verdict")
     update = add("update", _update, "install what the ledger offers, and report on it")
     update.add_argument("--yes", action="store_true", help="the owner agrees, and at once")
     install = add("install", _install, "install from a file (firmledger bundle export)")
@@ -78,6 +79,8 @@ def _parser() -> argparse.ArgumentParser:
     add("status", _status, "what runs here, what was proved, what is queued")
     add("confirm", _confirm, "vouch for the image on trial")
     add("rollback", _rollback, "go back to the former image")
+    anew = add("reanchor", _reanchor, "believe the ledger that the maker's recovery keys name")
+    anew.add_argument("file", type=Path, metavar="FILE", help="a statement signed by them")
     add("doctor", _doctor, "what is open on this device, and how to close it")
     return parser
 
@@ -142,12 +145,56 @@ def _init(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
+    from device_client.core.explain import explain
+
     with _open(options) as device:
-        report = device.agent.check()
+        steps: list[dict[str, str]] = []
+        try:
+            report = device.agent.check()
+        except FirmledgerError as error:
+            if options.explain:
+                steps = explain(error=error)
+                _answer(options, {"error": error.as_dict(), "steps": steps}, _listed(steps))
+            if options.explain and options.json:
+                _say(f"error: {error}")
+                return error.exit_code
+            raise
         answer = _told(device.agent, report)
+        if options.explain:
+            found = report.finding
+            rules = found.reason if found is not None and found.offer is not None else None
+            steps = answer["steps"] = explain(rules=rules)
         _deliver(device.agent, answer)
-        _answer(options, answer, _sentence(answer))
+        _answer(options, answer, "\n".join(filter(None, [_listed(steps), _sentence(answer)])))
         return 0 if report.good else 1
+
+
+def _listed(steps: list[dict[str, str]]) -> str:
+    return "\n".join(f"{s['step']:>4}  {s['verdict']:8} {s['name']}" for s in steps)
+
+
+def _reanchor(options: argparse.Namespace) -> int:
+    from device_client.adapters.directory import read_bounded
+    from protocol.reanchor import MAX_REANCHOR_BYTES
+
+    with _open(options) as device:
+        before = device.agent.reanchor(read_bounded(options.file, MAX_REANCHOR_BYTES))
+        trust = device.agent.trust
+        anchor = trust.anchor(device.profile.trust.anchor)
+        answer = {
+            "sequence": trust.sequence,
+            "chain_id": anchor.ledger.chain_id,
+            "contract": str(anchor.ledger.contract),
+            "code_hash": str(anchor.code_hash),
+            "validators": [str(one) for one in trust.validators],
+            "height": trust.height,
+            "time": trust.time,
+            "was_frozen": before.frozen,
+            "evidence": [header.hex() for header in before.evidence],
+        }
+        text = f"statement {trust.sequence}: {len(trust.validators)} validators from block"
+        _answer(options, answer, f"{text} {trust.height} on; nothing is believed yet but them")
+        return 0
 
 
 def _update(options: argparse.Namespace) -> int:

@@ -15,14 +15,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from device_client.core.slots import Entry
-from device_client.core.trust import Equivocation, advance, age, require_fresh
+from device_client.core.trust import Equivocation, Step, advance, age, require_fresh
 from device_client.core.types import Target
 from device_client.memory import BUILD_TIME, Memory
 from device_client.outbox import Outbox
 from device_client.ports import Question
 from device_client.profile import Parts, Profile
 from protocol.bundle import MAX_BUNDLE_BYTES, Bundle, Fresh, Offer, View, offer
-from protocol.errors import FirmledgerError, LocalFault, Unreachable
+from protocol.errors import FirmledgerError, LocalFault, Unreachable, step
 from protocol.ids import Digest
 from protocol.ledger import Reason, eligible
 from protocol.records import Device
@@ -82,7 +82,9 @@ class Inquiry:
             hardware=self._profile.hardware,
         )
         try:
-            bundle = Bundle.decode(self._parts.source.poll(question, MAX_BUNDLE_BYTES))
+            answer = self._parts.source.poll(question, MAX_BUNDLE_BYTES)
+            with step(Step.READ):
+                bundle = Bundle.decode(answer)
             return self._prove(bundle, running)
         except (Unreachable, LocalFault):
             raise
@@ -95,7 +97,10 @@ class Inquiry:
         memory = self._memory
         try:
             trust, view = advance(
-                memory.trust, fresh, self._profile.trust.anchor, clock=memory.clock()
+                *(memory.trust, fresh, self._profile.trust.anchor),
+                clock=memory.clock(),
+                build_time=BUILD_TIME,
+                trusting_period=self._profile.trust.trusting_period,
             )
         except Equivocation as error:
             memory.believe(error.state)
@@ -125,7 +130,8 @@ class Inquiry:
             return Finding(view)
         try:
             found = offer(bundle.static, view)
-            self._parts.identity.content_key(found.manifest.encryption_info)
+            with step(Step.CLASS_KEY):
+                self._parts.identity.content_key(found.manifest.encryption_info)
         except FirmledgerError as error:
             error.data["release"] = view.release.release_id
             raise

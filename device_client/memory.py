@@ -51,9 +51,9 @@ class Memory:
             self._journal.commit(book.encode())
             self._book = book
 
-    def believe(self, trust: TrustState) -> None:
-        """Move trust, durably."""
-        self.commit(replace(self._book, trust=trust.encode()))
+    def believe(self, trust: TrustState, book: Book | None = None) -> None:
+        """Move trust, durably; with ``book``, what else changes by it in the same commit."""
+        self.commit(replace(book or self._book, trust=trust.encode()))
         self._trust = trust
 
     def clock(self) -> int | None:

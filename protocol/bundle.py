@@ -15,15 +15,14 @@ this device may install now (`protocol.ledger.eligible` and the device's policy)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Self
 
 from protocol import _abi, cbor, cose, manifest
 from protocol.digests import MAX_PROOF_NODES, sha256, verify_inclusion
-from protocol.errors import FirmledgerError, Malformed, Untrusted
+from protocol.errors import Malformed, Untrusted, step
 from protocol.header import MAX_HEADER_BYTES
 from protocol.ids import Address, Digest, Hash, KeyId, ProductId
 from protocol.ledger import StateWord
@@ -110,12 +109,15 @@ class Static:
     @classmethod
     def decode(cls, data: bytes) -> Self:
         """From `encode`'s bytes, at most `MAX_STATIC_BYTES`; `Malformed` otherwise."""
-        row = _row(data, "bundle's static part", 4, MAX_STATIC_BYTES)
-        return cls(
+        what = "bundle's static part"
+        row = _row(data, what, 4, MAX_STATIC_BYTES)
+        static = cls(
             envelope=cbor.as_bytes(row[1], "envelope", maximum=manifest.MAX_ENVELOPE_BYTES),
             signer=cbor.as_bytes(row[2], "signer", maximum=cose.MAX_KEY_BYTES),
             terms=Terms.from_list(row[3]),
         )
+        _require_exact(data, static.encode(), what)
+        return static
 
     @property
     def digest(self) -> Digest:
@@ -144,8 +146,9 @@ class Fresh:
     @classmethod
     def decode(cls, data: bytes) -> Self:
         """From `encode`'s bytes, at most `MAX_FRESH_BYTES`; `Malformed` otherwise."""
-        row = _row(data, "bundle's fresh part", 6, MAX_FRESH_BYTES)
-        return cls(
+        what = "bundle's fresh part"
+        row = _row(data, what, 6, MAX_FRESH_BYTES)
+        fresh = cls(
             links=_blobs(row[1], "link", MAX_LINKS, MAX_HEADER_BYTES),
             proof=Proof(
                 header=cbor.as_bytes(row[2], "header", maximum=MAX_HEADER_BYTES),
@@ -154,6 +157,8 @@ class Fresh:
             product=Product.from_list(row[4]),
             release=None if row[5] is None else Release.from_list(row[5]),
         )
+        _require_exact(data, fresh.encode(), what)
+        return fresh
 
 
 @dataclass(frozen=True)
@@ -233,11 +238,11 @@ def prove(fresh: Fresh, anchor: Anchor) -> View:
         code_hash=anchor.code_hash,
         slots=slots,
     )
-    with _step(Step.PRODUCT):
+    with step(Step.PRODUCT):
         expected = anchor.ledger.product_slot(anchor.product_id, fresh.product, proven.timestamp)
         if proven.values[slots[0]] != expected:
             raise _untrusted("wrong-product-record", "the ledger commits to another product record")
-    with _step(Step.RELEASE):
+    with step(Step.RELEASE):
         if release is not None:
             _check_release(release, anchor, proven, slots[1])
         elif fresh.product.head.latest_release != 0:
@@ -270,19 +275,19 @@ def _check_release(release: Release, anchor: Anchor, proven: ProvenState, slot: 
 def offer(static: Static, view: View) -> Offer:
     """Steps 11 to 15: the release that ``static`` describes, if it is the one in ``view``."""
     release, terms = view.release, static.terms
-    with _step(Step.TERMS):
+    with step(Step.TERMS):
         terms_hash = terms.hash_struct()
         if release is None or release.terms_hash != terms_hash:
             raise _untrusted("wrong-terms", "its terms are not those of the proven release")
-    with _step(Step.SIGNER):
+    with step(Step.SIGNER):
         key_id = _allowed_signer(static.signer, view.product, release.release_id)
-    with _step(Step.MANIFEST):
+    with step(Step.MANIFEST):
         if manifest.manifest_digest(static.envelope) != terms.manifest_digest:
             raise _untrusted("wrong-manifest", "its manifest is not the one the terms name")
-    with _step(Step.SIGNATURE):
+    with step(Step.SIGNATURE):
         public = cose.public_key_from_bytes(static.signer)
         verified = manifest.verify(static.envelope, {key_id: public})
-    with _step(Step.AGREEMENT):
+    with step(Step.AGREEMENT):
         _check_agreement(verified.manifest, terms)
     return Offer(release.release_id, terms, terms_hash, verified.manifest, key_id, static.envelope)
 
@@ -400,14 +405,15 @@ def _blobs(value: Any, what: str, most: int, maximum: int) -> tuple[bytes, ...]:
     return tuple(cbor.as_bytes(item, what, maximum=maximum) for item in items)
 
 
-@contextmanager
-def _step(step: Step) -> Iterator[None]:
-    """Marks what is refused inside with the number of the step."""
-    try:
-        yield
-    except FirmledgerError as error:
-        error.data["step"] = int(step)
-        raise
+def _require_exact(data: bytes, encoded: bytes, what: str) -> None:
+    """What was read must give ``data`` again: records also read hex text where bytes belong."""
+    if encoded != data:
+        raise Malformed(
+            "not-canonical",
+            f"{what} refused",
+            "a member is not in the form it has in a bundle",
+            "get the bundle again from its author",
+        )
 
 
 def _untrusted(

@@ -22,6 +22,8 @@ Families, by fault:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 
@@ -93,3 +95,13 @@ class LocalFault(FirmledgerError):
     """This machine could not do it: disk full, slot unwritable, state damaged."""
 
     family = "local"
+
+
+@contextmanager
+def step(number: int | str) -> Iterator[None]:
+    """Marks what is refused inside with the ``number`` that the specification gives the step."""
+    try:
+        yield
+    except FirmledgerError as error:
+        error.data["step"] = number
+        raise

@@ -14,8 +14,10 @@ import json
 from dataclasses import dataclass
 from typing import Any, Self
 
+from protocol import cose
 from protocol.bundle import Anchor
-from protocol.errors import Malformed
+from protocol.cose import PublicKey
+from protocol.errors import FirmledgerError, Malformed
 from protocol.ids import U32_MAX, Address, Hash, KeyId, ProductId
 from protocol.records import Ledger
 
@@ -23,6 +25,8 @@ TRUST_FORMAT = "firmledger-trust-1"
 CLASS_KEY_FORMAT = "firmledger-class-key-1"
 MAX_TRUST_BYTES = 64 * 1024
 MAX_AGE_DEFAULT = 24 * 3600
+TRUSTING_PERIOD_DEFAULT = 365 * 24 * 3600
+"""Cut off for longer, a device is re-anchored rather than believe keys that may have leaked."""
 _MAX_CHAIN_ID = 2**53 - 1
 
 
@@ -64,6 +68,17 @@ def _text(value: Any, name: str, most: int = 4096) -> str:
     return value
 
 
+def _recovery_key(text: str) -> PublicKey:
+    """The public key in hex of its COSE_Key, in the one spelling that makes duplicates visible."""
+    try:
+        raw = bytes.fromhex(text)
+        if raw.hex() != text:
+            raise ValueError
+        return cose.public_key_from_bytes(raw)
+    except (ValueError, FirmledgerError):
+        raise _refuse("trust file", "a recovery key is no COSE_Key in lower-case hex") from None
+
+
 @dataclass(frozen=True)
 class TrustFile:
     """What a device believes before it has seen anything."""
@@ -87,6 +102,14 @@ class TrustFile:
     """Addresses to ask first, in order; nothing is believed for coming from one of them."""
     embedded: bool
     """The ledger lives inside one registry: fit for trials, refused by a production device."""
+    trusting_period: int = TRUSTING_PERIOD_DEFAULT
+    """Seconds since the newest block accepted after which validators are no longer believed; 0: no
+    limit. See docs/spec/trust.md."""
+
+    @property
+    def recovery_public_keys(self) -> tuple[PublicKey, ...]:
+        """``recovery_keys``, read; `Malformed` if one is no key."""
+        return tuple(_recovery_key(text) for text in self.recovery_keys)
 
     @property
     def anchor(self) -> Anchor:
@@ -107,6 +130,7 @@ class TrustFile:
             "product": {"id": str(self.product_id), "name": self.product_name},
             "signing_keys": [str(k) for k in self.signing_keys],
             "max_age": self.max_age,
+            "trusting_period": self.trusting_period,
             "recovery": {"threshold": self.recovery_threshold, "keys": list(self.recovery_keys)},
             "registries": list(self.registries),
             "embedded": self.embedded,
@@ -118,7 +142,8 @@ class TrustFile:
         """The trust file in ``data``; `Malformed` if it is anything else."""
         members = {
             *("format", "chain_id", "contract", "code_hash", "validators", "min_height"),
-            *("product", "signing_keys", "max_age", "recovery", "registries", "embedded"),
+            *("product", "signing_keys", "max_age", "trusting_period"),
+            *("recovery", "registries", "embedded"),
         }
         d = _document(data, "trust file", TRUST_FORMAT, members)
         product, recovery = d["product"], d["recovery"]
@@ -132,6 +157,8 @@ class TrustFile:
         if not isinstance(d["embedded"], bool):
             raise _refuse("trust file", "embedded is not true or false")
         keys = tuple(_texts(recovery["keys"], "recovery keys", 16))
+        for key in keys:
+            _recovery_key(key)
         threshold = _integer(recovery["threshold"], "recovery threshold", 16)
         if not (threshold == 0 and not keys) and not 1 <= threshold <= len(set(keys)):
             raise _refuse("trust file", "recovery needs a threshold of 1 to the number of its keys")
@@ -147,6 +174,7 @@ class TrustFile:
                 KeyId.parse(v) for v in _texts(d["signing_keys"], "signing_keys", 16)
             ),
             max_age=_integer(d["max_age"], "max_age", U32_MAX),
+            trusting_period=_integer(d["trusting_period"], "trusting_period", U32_MAX),
             recovery_threshold=threshold,
             recovery_keys=keys,
             registries=tuple(_texts(d["registries"], "registries", 16)),

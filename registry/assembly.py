@@ -25,7 +25,7 @@ from typing import Self
 
 from sqlalchemy import Engine
 
-from protocol import _abi, cose
+from protocol import cose
 from protocol.digests import sha256
 from protocol.errors import FirmledgerError, LocalFault, Misuse
 from protocol.header import parse_header
@@ -35,7 +35,8 @@ from protocol.records import Governance, product_id
 from registry.blobs import FileBlobs
 from registry.bundles import Bundles
 from registry.catalogue import Catalogue
-from registry.chain import Chain, deploy, node_at, node_inside
+from registry.chain import Chain, deploy, node_inside
+from registry.deployment import DEPLOY_SECONDS, open_chain
 from registry.embedded import Clock, EmbeddedLedger
 from registry.fleet import Fleet, Fleets
 from registry.index import Index
@@ -49,7 +50,6 @@ from registry.signer import file_signer
 from registry.store import CATALOGUE, REGISTRY, open_database
 from registry.submission import Artifacts, Submission
 
-DEPLOY_SECONDS = 120
 FOLLOW_SECONDS = 0.5
 RETRY_SECONDS = 5.0
 
@@ -88,60 +88,6 @@ def create(directory: Path, *, clock: Clock, **members: object) -> Settings:
     settings = Settings.of(directory, **placed, deployed_at=receipt.block, **members)
     settings.save()
     return settings
-
-
-def open_chain(settings: Settings, ledger: EmbeddedLedger | None) -> Chain:
-    """The ledger that the settings name; `Misuse` if there is no contract, or another one."""
-    if settings.contract is None or settings.code_hash is None:
-        raise Misuse(
-            "no-contract",
-            "registry not opened",
-            "its settings name no contract",
-            "deploy one with `firmledger ledger deploy`",
-        )
-    if ledger is not None:
-        chain = Chain.inside(ledger, settings.contract)
-    else:
-        chain = Chain.connect(settings.rpc or "", settings.contract)
-    if chain.ledger.chain_id != settings.chain_id or chain.code_hash() != settings.code_hash:
-        raise Misuse(
-            "wrong-ledger",
-            "registry not opened",
-            f"chain {chain.ledger.chain_id} and the code at {settings.contract} are not those of "
-            "the settings",
-            "check rpc, chain_id, contract and code_hash in settings.toml",
-        )
-    if settings.code_hash != _abi.CODE_HASH:
-        log.warning("the contract's code is not the one this version was built with")
-    return chain
-
-
-def deploy_at(rpc: str, settings: Settings) -> Settings:
-    """Puts the contract on the chain at ``rpc`` and saves the settings that name it.
-
-    `Misuse` ``another-ledger`` once this registry has followed a ledger: its records are that
-    one's.
-    """
-    if settings.registry_file.exists() or settings.catalogue_file.exists():
-        raise Misuse(
-            "another-ledger",
-            "no contract deployed",
-            "this registry has followed its present ledger already",
-            "make a new registry with `firmledger init`, and deploy before you serve it",
-        )
-    signer = file_signer(settings.fee_file)
-    contract, receipt = deploy(node_at(rpc), signer, timeout=DEPLOY_SECONDS)
-    chain = Chain.connect(rpc, contract)
-    placed = {
-        "rpc": rpc,
-        "chain_id": chain.ledger.chain_id,
-        "contract": contract,
-        "code_hash": chain.code_hash(),
-        "deployed_at": receipt.block,
-    }
-    changed = settings.model_copy(update=placed)
-    changed.save()
-    return changed
 
 
 def open_records(settings: Settings) -> tuple[FileBlobs, Receipts]:
@@ -234,7 +180,9 @@ class Registry:
         self.close()
 
     def start(self) -> None:
-        """Starts what runs in the background."""
+        """Starts what runs in the background; queues what a crash kept from being queued."""
+        for product, fleet in self.fleets.all_newest():
+            self._queue_fleet(product, fleet)
         if self.ledger is not None:
             self.ledger.start()
         for name, work in (("sending", self._send), ("following", self._follow_and_anchor)):
@@ -287,14 +235,18 @@ class Registry:
 
     def enrol(self, product: ProductId, keys: list[bytes]) -> tuple[Fleet, Queued]:
         """Adds devices (raw Ed25519 keys) and queues the new fleet; reads what waited for them."""
+        self.catalogue.product(product)  # says so where the ledger has none
         public = [cose.PublicKey(cose.Curve.ED25519, key) for key in keys]
         now = self.clock.now()
         fleet = self.fleets.enrol(product, public, now)
-        intent = SetFleet(product, fleet.root, fleet.size)
-        row = self.outbox.submit(f"fleet:{product}:{fleet.sequence}", intent)
+        row = self._queue_fleet(product, fleet)
         for key in public:
             self.receipts.admit_waiting(device_id(key), now)
         return fleet, Queued(product, row)
+
+    def _queue_fleet(self, product: ProductId, fleet: Fleet) -> int:
+        intent = SetFleet(product, fleet.root, fleet.size)
+        return self.outbox.submit(f"fleet:{product}:{fleet.sequence}", intent)
 
     def decide(self, decision: Decide) -> int:
         """Queues what M of N decided, and returns the outbox row; other approvals, another act."""

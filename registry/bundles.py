@@ -37,7 +37,7 @@ from registry.ports import Block, StateSource
 from registry.submission import Artifacts
 
 REMADE_PER_MAX_AGE = 10
-KEPT_STATICS = 1024
+KEPT_PARTS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +165,7 @@ class Bundles:
         if known is None:
             known = self._artifacts.static(terms_hash)
             if known is not None:
-                if len(self._statics) >= KEPT_STATICS:
+                if len(self._statics) >= KEPT_PARTS:
                     self._statics.pop(next(iter(self._statics)))
                 self._statics[terms_hash] = known
         return known
@@ -215,6 +215,8 @@ class Bundles:
         record = entry.record if entry else None
         fresh = assemble(anchor, header, answer, moment.product, record)
         made = _Made(fresh, moment.slot, moment.block.timestamp, fresh.encode())
+        if len(self._made) >= KEPT_PARTS:
+            self._made.pop(next(iter(self._made)))
         self._made[product_id, entry.release_id if entry else None] = made
         return made
 

@@ -23,7 +23,7 @@ import typer
 from typer.core import TyperGroup
 
 from protocol.errors import FirmledgerError, LocalFault
-from registry.commands import audit, bundle, ledger, product, release, service
+from registry.commands import audit, bundle, ledger, product, release, serve
 from registry.commands.desk import Desk
 
 PLUGINS = "firmledger.commands"
@@ -63,8 +63,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Firmware releases, agreed on a ledger and proved to devices.",
 )
-app.command()(service.init)
-app.command()(service.serve)
+app.command()(serve.init)
+app.command()(serve.serve)
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(product.app, name="product")
 app.add_typer(release.app, name="release")

@@ -112,6 +112,13 @@ class Fleets:
         with reading(self._engine) as sql:
             return _state(sql, product, None)
 
+    def all_newest(self) -> list[tuple[ProductId, Fleet]]:
+        """The newest fleet of every product that has one."""
+        with reading(self._engine) as sql:
+            products = sql.execute(select(_fleets.c.product).distinct()).scalars().all()
+            found = [(ProductId(one), _state(sql, ProductId(one), None)) for one in products]
+        return [(product, fleet) for product, fleet in found if fleet is not None]
+
     def by_root(self, product: ProductId, root: Digest) -> Fleet | None:
         """The newest state with this root."""
         with reading(self._engine) as sql:

@@ -31,7 +31,7 @@ from coincurve import PrivateKey
 
 from protocol import cose, payload
 from protocol.errors import LocalFault, Malformed, Misuse
-from protocol.ids import U32_MAX, Address, Digest, Hash, ProductId
+from protocol.ids import Address, Digest, Hash, ProductId
 from protocol.records import Ledger, product_id
 from registry import approvals
 from registry.files import write_secret
@@ -257,20 +257,6 @@ def draw_p256(entropy: Entropy) -> bytes:
         secret = entropy(32)
         if 0 < int.from_bytes(secret, "big") < _P256_ORDER:
             return secret
-
-
-def parse_hardware(text: str) -> tuple[int, int]:
-    """``1-3`` or ``2`` as a range of hardware revisions (uint32); `Misuse` otherwise."""
-    match = re.fullmatch(r"(\d{1,10})(?:-(\d{1,10}))?", text, re.ASCII)
-    low, high = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
-    if not low <= high <= U32_MAX:
-        raise Misuse(
-            "bad-hardware",
-            f"hardware {text[:40]!r} refused",
-            "it is not a range of revisions",
-            "write it like 1-3, or 2 for one revision",
-        )
-    return low, high
 
 
 class _readable:

@@ -65,9 +65,9 @@ class Directory:
             path.parent.mkdir(parents=True, exist_ok=True)
             new = not path.exists()
             descriptor = self._descriptor(name, create=True)
-            if os.fstat(descriptor).st_size < size:
-                os.posix_fallocate(descriptor, 0, size)
-                os.fsync(descriptor)
+            held = os.fstat(descriptor)
+            if held.st_size < size:
+                _grow(descriptor, held.st_size, size)
             if new:
                 sync_directory(path.parent)
 
@@ -122,6 +122,23 @@ class Directory:
             with mapped(f"opening {name}"):
                 self._open[name] = os.open(self._root / name, flags, 0o600)
         return self._open[name]
+
+
+def _grow(descriptor: int, held: int, size: int) -> None:
+    """Extend a file to ``size`` on blocks of its own, or leave it as it was.
+
+    A failing allocation keeps what it got until then, up to the whole disk: so the room is looked
+    at before, and what was taken in vain is given back.
+    """
+    stats = os.fstatvfs(descriptor)
+    if size - held > stats.f_bavail * stats.f_frsize:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError:
+        os.ftruncate(descriptor, held)
+        raise
+    os.fsync(descriptor)
 
 
 def sync_directory(path: Path) -> None:

@@ -31,7 +31,8 @@ TIMEOUT = 20
 DEADLINE = 120
 """Seconds that an answer other than a payload may take in all, waiting not counted."""
 SLOWEST = 1024
-"""Bytes per second, on average over half a minute, below which a download is given up."""
+"""Bytes per second, on average, below which a download is given up after `PATIENCE` seconds."""
+PATIENCE = 30
 _PROBLEM_BYTES = 16 * 1024
 _PIECE = 256 << 10
 
@@ -148,7 +149,7 @@ class HttpSource:
                     raise _gone(registry, f"it stopped after {start} of {size} bytes")
                 got += len(piece)
                 seconds = time.monotonic() - since
-                if seconds > 30 and got / seconds < SLOWEST:
+                if seconds > PATIENCE and got / seconds < SLOWEST:
                     raise _gone(registry, f"it sends {got / seconds:.0f} bytes a second")
                 if start + len(piece) > offset:
                     yield piece[max(0, offset - start) :]

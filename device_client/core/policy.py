@@ -106,7 +106,8 @@ class Window:
 
 def _minutes(text: str) -> int:
     hours, minutes = text.split(":")
-    if not (len(hours) == len(minutes) == 2 and (hours + minutes).isdecimal()):
+    digits = hours + minutes
+    if not (len(hours) == len(minutes) == 2 and digits.isdecimal() and digits.isascii()):
         raise ValueError(text)
     value = int(hours) * 60 + int(minutes)
     if int(minutes) > 59 or value > DAY_MINUTES:

@@ -9,104 +9,48 @@ Guarantees:
 * Two different blocks sealed at one height freeze the device: it keeps both headers as evidence and
   believes nothing until it is re-anchored. Evidence without a quorum never freezes it.
 
-Times are Unix seconds and arguments; ``clock`` is None where the device's clock is not set. The
-caller makes the returned state durable before it acts on the view.
+The steps are numbered as in docs/spec/trust.md (`Step`); those of the proof itself have the numbers
+of docs/spec/bundle.md. Times are Unix seconds and arguments; ``clock`` is None where the device's
+clock is not set. The caller makes the returned state durable before it acts on the view.
 
-Not here: whether to install (`protocol.ledger.eligible`, `device_client.core.policy`).
+Not here: re-anchoring (`device_client.core.reanchor`), and whether to install
+(`protocol.ledger.eligible`, `device_client.core.policy`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from dataclasses import replace
+from enum import StrEnum
 
-from protocol import cbor
+from device_client.core.belief import TrustState
+from protocol import proof
 from protocol.bundle import Anchor, Fresh, View, prove
-from protocol.errors import Malformed, Refused, Untrusted
-from protocol.header import MAX_HEADER_BYTES, MAX_VALIDATORS, block_hash, parse_header
-from protocol.ids import Address, Hash
-from protocol.ledger import StateWord, Status
+from protocol.errors import FirmledgerError, Refused, Untrusted, step
+from protocol.header import block_hash, parse_header
+from protocol.ids import Address
+from protocol.ledger import StateWord
 from protocol.proof import verify_link
-from protocol.trustfile import TrustFile
+from protocol.trustfile import TRUSTING_PERIOD_DEFAULT
 
 FUTURE_TOLERANCE = 600
 """Seconds by which a header may lead a set clock."""
-MAX_STATE_BYTES = 4 * MAX_HEADER_BYTES
 KEPT_STATUSES = 16
-_FORMAT = 1
 
 
-@dataclass(frozen=True)
-class TrustState:
-    """What is believed now; made durable after every step forwards."""
+class Step(StrEnum):
+    """The device's own steps around a proof, by their numbers in docs/spec/trust.md."""
 
-    height: int
-    """Highest block accepted; 0 before the first."""
-    time: int
-    """Its timestamp: the least that the time can be now."""
-    header: bytes
-    """Its sealed header, kept so that a second one of the same height can be shown as evidence."""
-    validators: tuple[Address, ...]
-    newest: int = 0
-    """Newest version the ledger was seen to have."""
-    statuses: tuple[tuple[int, int], ...] = ()
-    """(release id, status) as last seen, of the newest `KEPT_STATUSES` releases spoken of."""
-    evidence: tuple[bytes, ...] = field(default=())
-    """Two sealed headers of one height if the device is frozen, nothing otherwise."""
-
-    @classmethod
-    def first(cls, trust: TrustFile) -> Self:
-        """The state of a device that knows its trust file and nothing else."""
-        return cls(height=trust.min_height, time=0, header=b"", validators=trust.validators)
-
-    @property
-    def frozen(self) -> bool:
-        """Whether validators were caught contradicting themselves."""
-        return bool(self.evidence)
-
-    def status_of(self, release_id: int) -> Status:
-        """The status of a release as last proved; NONE if never."""
-        return Status(dict(self.statuses).get(release_id, Status.NONE))
-
-    def encode(self) -> bytes:
-        """Deterministic CBOR of all members."""
-        rows = [list(row) for row in self.statuses]
-        return cbor.dumps(
-            [
-                *(_FORMAT, self.height, self.time, self.header, list(self.validators)),
-                *(self.newest, rows, list(self.evidence)),
-            ]
-        )
-
-    @classmethod
-    def decode(cls, data: bytes) -> Self:
-        """From `encode`'s bytes; `Malformed` otherwise."""
-        row = cbor.as_list(cbor.loads(data, max_bytes=MAX_STATE_BYTES), "trusted state", size=8)
-        if row[0] != _FORMAT:
-            raise Malformed(
-                "unknown-format",
-                "trusted state refused",
-                "it was written by another version",
-                "restore the device's directory or initialise it again",
-            )
-        validators = cbor.as_list(row[4], "validators")[:MAX_VALIDATORS]
-        return cls(
-            height=cbor.as_uint(row[1], "height"),
-            time=cbor.as_uint(row[2], "time"),
-            header=cbor.as_bytes(row[3], "header", maximum=MAX_HEADER_BYTES),
-            validators=tuple(Address(cbor.as_bytes(v, "validator", size=20)) for v in validators),
-            newest=cbor.as_uint(row[5], "newest version"),
-            statuses=tuple(_status(item) for item in cbor.as_list(row[6], "statuses")),
-            evidence=tuple(
-                cbor.as_bytes(h, "evidence", maximum=MAX_HEADER_BYTES)
-                for h in cbor.as_list(row[7], "evidence")
-            ),
-        )
-
-
-def _status(item: Any) -> tuple[int, int]:
-    row = cbor.as_list(item, "status", size=2)
-    return cbor.as_uint(row[0], "release id"), cbor.as_uint(row[1], "status", maximum=max(Status))
+    READ = "T1"
+    NOT_FROZEN = "T2"
+    PERIOD = "T3"
+    LINKS = "T4"
+    HEIGHT = "T5"
+    ONE_BLOCK = "T6"
+    TIME = "T7"
+    FUTURE = "T8"
+    YOUNG = "T9"
+    CLASS_KEY = "T10"
+    RULES = "T11"
 
 
 class Equivocation(Untrusted):
@@ -125,49 +69,36 @@ class Equivocation(Untrusted):
 
 
 def advance(
-    state: TrustState, fresh: Fresh, pinned: Anchor, *, clock: int | None
+    state: TrustState,
+    fresh: Fresh,
+    pinned: Anchor,
+    *,
+    clock: int | None,
+    build_time: int = 0,
+    trusting_period: int = TRUSTING_PERIOD_DEFAULT,
 ) -> tuple[TrustState, View]:
     """The state and the view after a proof that holds; raises and changes nothing otherwise.
 
-    ``pinned``: from the trust file; its validators give way to those of ``state``. `Equivocation`
-    carries the one state that must be kept although the proof was refused.
+    ``pinned`` and ``trusting_period`` (seconds, 0: no limit): from the trust file; what a re-anchor
+    has moved since, and the validators, are those of ``state``. `Equivocation` carries the one
+    state that must be kept although the proof was refused.
     """
-    if state.frozen:
-        raise Refused(
-            "frozen",
-            "nothing was accepted",
-            "the ledger's validators contradicted themselves earlier",
-            "re-anchor this device with the recovery keys",
-        )
-    validators, height = _follow(state, fresh.links)
-    view = prove(fresh, replace(pinned, validators=validators))
-    if view.number < height:
-        raise Untrusted(
-            "below-trusted-height",
-            "bundle refused",
-            f"it shows block {view.number}, this device has seen block {height}",
-            "renew it with 'firmledger bundle refresh'",
-            shown=view.number,
-            trusted=height,
-        )
-    if view.number == state.height and state.header:
-        _require_same_block(state, view)
-    if view.timestamp < state.time:
-        raise Untrusted(
-            "time-falls",
-            "bundle refused",
-            f"block {view.number} is stamped before block {state.height}",
-            "get the bundle from another source, and tell the maker",
-        )
-    if clock is not None and view.timestamp > clock + FUTURE_TOLERANCE:
-        raise Untrusted(
-            "from-the-future",
-            "bundle refused",
-            f"its block is stamped {view.timestamp - clock} s after this device's clock",
-            "set the device's clock, or get the bundle from another source",
-            header=view.timestamp,
-            clock=clock,
-        )
+    with step(Step.NOT_FROZEN):
+        _require_not_frozen(state)
+    with step(Step.PERIOD):
+        _require_period(state, max(clock or 0, build_time), trusting_period)
+    with step(Step.LINKS):
+        validators, newest_link = _follow(state, fresh.links)
+    view = _proved(state, fresh, state.anchor(pinned, validators), newest_link)
+    with step(Step.HEIGHT):
+        _require_height(view, max(state.height, _number(newest_link)))
+    with step(Step.ONE_BLOCK):
+        for known in (state.header, newest_link):
+            _require_one_block(state, known, view.header)
+    with step(Step.TIME):
+        _require_time(view, state)
+    with step(Step.FUTURE):
+        _require_past(view, clock)
     return _moved(state, view, validators), view
 
 
@@ -189,14 +120,47 @@ def require_fresh(
             "reach a registry, or renew the file with 'firmledger bundle refresh'",
             age=seconds,
             max_age=max_age,
+            step=Step.YOUNG,
         )
 
 
-def _follow(state: TrustState, links: tuple[bytes, ...]) -> tuple[tuple[Address, ...], int]:
-    """Validators and height after the overlap links, each higher than the one before."""
-    validators, height = state.validators, state.height
+# -- the steps ------------------------------------------------------------------------------------
+
+
+def _require_not_frozen(state: TrustState) -> None:
+    if state.frozen:
+        raise Refused(
+            "frozen",
+            "nothing was accepted",
+            "the ledger's validators contradicted themselves earlier",
+            "re-anchor this device with the recovery keys",
+        )
+
+
+def _require_period(state: TrustState, now: int, trusting_period: int) -> None:
+    # Holds for every proof, not only for links: whoever has the keys of a former set can seal a
+    # block that lists that set as well as one that leads away from it. Before the first block
+    # there is no time to count from.
+    since = now - state.time
+    if state.time and trusting_period and since > trusting_period:
+        raise Refused(
+            "trusting-period",
+            "nothing was accepted",
+            f"the last block was accepted {since} s ago, validators are believed for"
+            f" {trusting_period} s",
+            "set the device's clock if it is wrong, or re-anchor with the recovery keys",
+            since=since,
+            trusting_period=trusting_period,
+        )
+
+
+def _follow(state: TrustState, links: tuple[bytes, ...]) -> tuple[tuple[Address, ...], bytes]:
+    """Validators after the overlap links, each higher than the one before, and the last link."""
+    validators, height, newest = state.validators, state.height, b""
     for raw in links:
         link = verify_link(raw, validators)
+        for known in (state.header, newest):
+            _require_one_block(state, known, raw)
         if link.number <= height:
             raise Untrusted(
                 "link-order",
@@ -204,15 +168,62 @@ def _follow(state: TrustState, links: tuple[bytes, ...]) -> tuple[tuple[Address,
                 f"it is of block {link.number}, after one of block {height}",
                 "get the bundle again, from another source",
             )
-        validators, height = link.validators, link.number
-    return validators, height
+        validators, height, newest = link.validators, link.number, raw
+    return validators, newest
 
 
-def _require_same_block(state: TrustState, view: View) -> None:
-    known = parse_header(state.header)
-    if block_hash(known) != view.block_hash:
-        frozen = replace(state, evidence=(state.header, view.header))
-        raise Equivocation(view.number, frozen)
+def _proved(state: TrustState, fresh: Fresh, anchor: Anchor, newest_link: bytes) -> View:
+    """The view that ``fresh`` proves. A header that holds is evidence even if the rest does not."""
+    try:
+        return prove(fresh, anchor)
+    except FirmledgerError as error:
+        if error.data.get("step", 0) > proof.Step.SEAL_ORDER:
+            for known in (state.header, newest_link):
+                _require_one_block(state, known, fresh.proof.header)
+        raise
+
+
+def _require_height(view: View, height: int) -> None:
+    if view.number < height:
+        raise Untrusted(
+            "below-trusted-height",
+            "bundle refused",
+            f"it shows block {view.number}, this device has seen block {height}",
+            "renew it with 'firmledger bundle refresh'",
+            shown=view.number,
+            trusted=height,
+        )
+
+
+def _require_one_block(state: TrustState, known: bytes, other: bytes) -> None:
+    """`Equivocation` if two headers, both validly sealed, are different blocks of one height."""
+    if not known:
+        return
+    one, two = parse_header(known), parse_header(other)
+    if one.number == two.number and block_hash(one) != block_hash(two):
+        raise Equivocation(one.number, replace(state, evidence=(known, other)))
+
+
+def _require_time(view: View, state: TrustState) -> None:
+    if view.timestamp < state.time:
+        raise Untrusted(
+            "time-falls",
+            "bundle refused",
+            f"block {view.number} is stamped before block {state.height}",
+            "get the bundle from another source, and tell the maker",
+        )
+
+
+def _require_past(view: View, clock: int | None) -> None:
+    if clock is not None and view.timestamp > clock + FUTURE_TOLERANCE:
+        raise Untrusted(
+            "from-the-future",
+            "bundle refused",
+            f"its block is stamped {view.timestamp - clock} s after this device's clock",
+            "set the device's clock, or get the bundle from another source",
+            header=view.timestamp,
+            clock=clock,
+        )
 
 
 def _moved(state: TrustState, view: View, validators: tuple[Address, ...]) -> TrustState:
@@ -221,7 +232,8 @@ def _moved(state: TrustState, view: View, validators: tuple[Address, ...]) -> Tr
         status = StateWord.unpack(view.release.state.word).status
         statuses[view.release.release_id] = status
     kept = sorted(statuses.items())[-KEPT_STATUSES:]
-    return TrustState(
+    return replace(
+        state,
         height=view.number,
         time=view.timestamp,
         header=view.header,
@@ -231,6 +243,8 @@ def _moved(state: TrustState, view: View, validators: tuple[Address, ...]) -> Tr
     )
 
 
-def block_of(state: TrustState) -> Hash | None:
-    """Hash of the highest block accepted; None before the first."""
-    return block_hash(parse_header(state.header)) if state.header else None
+def _number(header: bytes) -> int:
+    return parse_header(header).number if header else 0
+
+
+__all__ = ["Equivocation", "Step", "TrustState", "advance", "age", "require_fresh"]

@@ -41,7 +41,7 @@ def deploy(
 
     The registry's own account (keys/fee.json) sends and pays; stop the server first.
     """
-    from registry.assembly import deploy_at
+    from registry.deployment import deploy_at
 
     desk = desk_of(context)
     settings = deploy_at(rpc, desk.settings)

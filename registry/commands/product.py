@@ -10,7 +10,8 @@ import typer
 
 from protocol.errors import Misuse
 from registry.commands.desk import SETTLE_SECONDS, Json, answer, desk_of, say
-from registry.rollout import parse_duration, parse_share
+from registry.commands.values import parse_halt_rule, parse_hardware
+from registry.rollout import parse_duration
 
 if TYPE_CHECKING:
     from protocol.records import Governance
@@ -45,11 +46,10 @@ def create(
     from protocol.ids import Address
     from protocol.records import Governance as Rules
     from protocol.records import HaltRule, SigningKey
-    from registry.keys import parse_hardware
 
     desk = desk_of(context)
     keyring, revisions = desk.keyring, parse_hardware(hardware)
-    rule = HaltRule(*_halt_rule(halt_after))
+    rule = HaltRule(*parse_halt_rule(halt_after))
     delays = parse_duration(release_delay), parse_duration(governance_delay)
     with desk.service(operator=True) as service:
         status = service.get("/v1/status")
@@ -251,20 +251,6 @@ def _accounts(keyring: Keyring, text: str, role: str) -> tuple[bytes, ...]:
             )
         found.add(account)
     return tuple(sorted(found))
-
-
-def _halt_rule(text: str) -> tuple[int, int]:
-    if text == "never":
-        return 0, 0
-    failures, colon, share = text.partition(":")
-    if not colon or not failures.isdigit() or not 0 < int(failures) < 1 << 32:
-        raise Misuse(
-            "bad-halt-rule",
-            f"--halt-after {text[:40]!r} refused",
-            "it is not NUMBER:SHARE%",
-            "write it like 2:20%, or never",
-        )
-    return int(failures), parse_share(share)
 
 
 def _people(keyring: Keyring, rules: Governance) -> list[str]:

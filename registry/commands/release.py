@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +13,7 @@ from protocol.ids import Version
 from registry.commands import acts
 from registry.commands.acts import As, Product_, Version_, release_shown
 from registry.commands.desk import SETTLE_SECONDS, Desk, Json, answer, desk_of, progress, say
+from registry.commands.values import parse_hardware, parse_time
 from registry.rollout import describe
 
 if TYPE_CHECKING:
@@ -50,7 +50,6 @@ def build(
     """Encrypt and sign a firmware image: FILE.suit, FILE.bin and FILE.json."""
     from registry import intake
     from registry import rollout as syntax
-    from registry.keys import parse_hardware
 
     desk = desk_of(context)
     keys = desk.keyring.product(product)
@@ -63,8 +62,8 @@ def build(
         rollout=plan.phases,
         hardware=parse_hardware(hardware) if hardware else keys.hardware,
         min_version=int(Version.parse(min_version)) if min_version else 0,
-        not_before=_time(not_before),
-        expiry=_time(expiry),
+        not_before=parse_time(not_before),
+        expiry=parse_time(expiry),
         required_attestations=sum({1 << kind for kind in require_attestation or []}),
         critical=critical,
     )
@@ -247,23 +246,3 @@ def _terms(terms: Terms) -> list[str]:
     if terms.critical:
         lines.append("critical   yes")
     return lines
-
-
-def _time(text: str) -> int:
-    """Unix seconds from digits or an ISO 8601 time with its zone; 0 for nothing."""
-    if not text:
-        return 0
-    if text.isascii() and text.isdigit():
-        return int(text)
-    try:
-        moment = datetime.fromisoformat(text)
-        if moment.tzinfo is None:
-            raise ValueError("it has no time zone")
-        return int(moment.timestamp())
-    except ValueError as fault:
-        raise Misuse(
-            "bad-time",
-            f"time {text[:40]!r} refused",
-            str(fault),
-            "write it like 2027-01-31T22:00:00+01:00, or as Unix seconds",
-        ) from fault

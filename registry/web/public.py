@@ -69,7 +69,7 @@ def alive(request: Request) -> dict[str, Any]:
 
 @health.get("/readyz")
 def ready(registry: Here) -> dict[str, Any]:
-    """That it can do its work: the ledger is followed; a problem otherwise."""
+    """That it can do its work: the ledger is followed and young; a problem otherwise."""
     head = registry.catalogue.head()
     if head is None:
         raise Unreachable(
@@ -78,13 +78,22 @@ def ready(registry: Here) -> dict[str, Any]:
             "no block of the ledger was followed yet",
             "wait a moment, then look at the log",
         )
+    age = registry.clock.now() - head.timestamp
+    if age > registry.bundles.renewed_every:
+        raise Unreachable(
+            "head-stale",
+            "not ready",
+            f"the newest block followed is {age} s old",
+            "look whether the ledger makes blocks, and at the log",
+        )
     return {"ok": True, "head": head.number}
 
 
 @health.get("/metrics", response_class=Response)
-def metrics(registry: Here) -> Response:
+def metrics(request: Request, registry: Here) -> Response:
     """Gauges in Prometheus' text format."""
-    return Response(generate_latest(_Gauges(registry)), media_type=CONTENT_TYPE_LATEST)
+    gauges = _Gauges(registry, request.app.state.changes.waiting)
+    return Response(generate_latest(gauges), media_type=CONTENT_TYPE_LATEST)
 
 
 @ledger.post("/rpc", response_class=Response)
@@ -113,9 +122,9 @@ async def rpc(request: Request, registry: Here) -> Response:
 class _Gauges(CollectorRegistry):
     """Reads everything at the moment it is asked."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, waiting: int) -> None:
         super().__init__()
-        self._registry = registry
+        self._registry, self._waiting = registry, waiting
         self.register(self)
 
     def collect(self) -> Any:
@@ -129,12 +138,15 @@ class _Gauges(CollectorRegistry):
             "Age of that block",
             here.clock.now() - head.timestamp if head else 0,
         )
-        waiting = GaugeMetricFamily(
+        yield GaugeMetricFamily(
+            "firmledger_waiting_devices", "Devices whose poll is held", self._waiting
+        )
+        unsettled = GaugeMetricFamily(
             "firmledger_outbox_unsettled", "Acts that are not final yet", labels=["status"]
         )
         for status_name, count in views.unsettled(here).items():
-            waiting.add_metric([status_name], count)
-        yield waiting
+            unsettled.add_metric([status_name], count)
+        yield unsettled
         yield GaugeMetricFamily(
             "firmledger_products", "Products followed", len(here.catalogue.products())
         )

@@ -1,4 +1,4 @@
-"""The same bytes on all sides: the contract, Python, an EIP-712 library, and the page that says so."""
+"""The same bytes on all sides: contract, Python, an EIP-712 library, and the page about it."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_python_commits_as_the_contract_stored(snapshot: dict[str, Any]) -> None
 
 
 def test_a_pending_governance_takes_over_by_time_alone() -> None:
-    """The word in storage stays; from `effectiveAt` on, another record is the one that matches it."""
+    """The word in storage stays; from `effectiveAt` on, another record matches it."""
     by_name = {s["after"]: s for s in GOLDEN["snapshots"]}
     proposed = by_name["amendment proposed"]
     before = Product.from_json(proposed["product"])

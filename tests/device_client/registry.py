@@ -66,9 +66,13 @@ def make(
     *,
     signing_key: ed25519.Ed25519PrivateKey = SIGNING_KEY,
     product: ProductId = PRODUCT,
+    claimed: bytes | None = None,
     **terms: object,
 ) -> Made:
-    """A signed release of ``image``; ``terms`` replace members of the terms."""
+    """A signed release of ``image``; ``terms`` replace members of the terms.
+
+    ``claimed``: the image that manifest and terms name, if it is another one.
+    """
     seed = sha256(version.encode() + image)
     key, iv = bytes(seed[:16]), bytes(seed[16:])
     ephemeral = ec.derive_private_key(int.from_bytes(seed, "big") >> 1, ec.SECP256R1())
@@ -78,7 +82,7 @@ def make(
         product=product,
         version=Version.parse(version),
         security_counter=counter,
-        image_digest=sha256(image),
+        image_digest=sha256(image if claimed is None else claimed),
         image_size=len(image),
         payload_digest=sha256(ciphertext),
         encryption_info=info,
@@ -188,7 +192,7 @@ class Chain:
         sealed_by: list[sealed.Validator] | None = None,
         extra: int = 0,
     ) -> Fresh:
-        """What the chain says of a release now; ``extra`` makes another block of the same height."""
+        """What the chain says of a release now; ``extra`` makes another block of that height."""
         key = (self.number, release_id, tuple(group or ()), tuple(sealed_by or ()), extra)
         state = (self.time, self.head, self.keys, tuple(self.releases.items()))
         if key not in self._cache or self._cache[key][0] != state:

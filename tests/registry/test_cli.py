@@ -318,6 +318,14 @@ def test_a_product_that_cannot_be(
 def test_a_threshold_above_its_approvers_is_the_ledgers_to_refuse(run: Terminal) -> None:
     words = ("--hardware", "1", "--approvers", "alice", "--threshold", "2")
     run("product", "create", "toaster", *words).refused(1, "invalid-governance")
+    mended = run("product", "create", "toaster", *words[:-1], "1")
+    assert mended.code == 0
+
+
+def test_keys_drawn_for_other_hardware_are_not_taken(run: Terminal) -> None:
+    words = ("product", "create", "iron", "--approvers", "alice", "--threshold", "1")
+    assert run(*words, "--hardware", "1-2").code == 0
+    run(*words, "--hardware", "1-3").refused(2, "product-keys-exist")
 
 
 def identity(run: Terminal, path: Path, **changes: str) -> Path:
@@ -512,6 +520,65 @@ def test_conditions_reach_the_terms(run: Terminal, firmware: Path, tmp_path: Pat
     assert (terms["expiry"], terms["critical"]) == ("1900000000", True)
     assert terms["required_attestations"] == 0b1001
     assert terms["min_version"] == str(1 << 48 | 2 << 32)
+
+
+def test_an_auditor_attests_once_per_kind(run: Terminal, firmware: Path, tmp_path: Path) -> None:
+    people = ("--approvers", "alice", "--auditors", "ada", "--hardware", "1", "--threshold", "1")
+    run("product", "create", "pump", *people)
+    words = ("--version", "1.0.0", "--security-counter", "1", "--rollout", "100%@0h")
+    needs = ("--require-attestation", "2", "-o", tmp_path / "r")
+    run("release", "build", firmware, "--product", "pump", *words, *needs)
+    run("release", "approve", tmp_path / "r.suit", "--as", "alice")
+    assert run("release", "publish", tmp_path / "r.suit").document["attested"] == 0
+    attest = ("release", "attest", "pump", "1.0.0", "--kind", "2", "--evidence", firmware, "--as")
+    run(*attest, "alice").refused(1, "not-authorized")
+    assert run(*attest, "ada").document["attested"] == 0b100
+    run(*attest, "ada").refused(1, "already-attested")
+    (tmp_path / "gone").mkdir()
+    run(*attest[:-3], "--evidence", tmp_path / "gone", "--as", "ada").refused(1, "file-unreadable")
+
+
+def test_a_registry_can_follow_a_ledger_elsewhere(
+    run: Terminal, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A second registry, by JSON-RPC, on the chain of the first, with a contract of its own."""
+    rpc = json.loads((run.directory / "address").read_text())["url"] + "/rpc"
+    away = Terminal(tmp_path / "away", capsys)
+    assert away("init", tmp_path / "away").code == 0
+    deployed = away("ledger", "deploy", "--rpc", rpc)
+    assert deployed.code == 0
+    assert deployed.document["contract"] != run("ledger", "status").document["contract"]
+    with Server(Registry.open(tmp_path / "away", clock=SystemClock()), host="127.0.0.1", port=0):
+        status = away("ledger", "status").document
+        assert not status["embedded"] and status["contract"] == deployed.document["contract"]
+        words = ("--approvers", "alice", "--hardware", "1", "--threshold", "1")
+        assert away("product", "create", "lamp", *words).code == 0
+    away("ledger", "deploy", "--rpc", rpc).refused(2, "another-ledger")
+
+
+def test_no_node_to_deploy_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    away = Terminal(tmp_path / "away", capsys)
+    assert away("init", tmp_path / "away").code == 0
+    away("ledger", "deploy", "--rpc", "http://127.0.0.1:1").refused(1, "rpc-unreachable")
+
+
+def test_a_full_disk_leaves_no_half_build(served: Path, firmware: Path, tmp_path: Path) -> None:
+    """The process may write no file beyond 20 kB, as if the disk were full by then."""
+    words = ["--version", "8.0.0", "--security-counter", "1", "--rollout", "100%@0h", "--json"]
+    build = ["release", "build", str(firmware), "--product", "thermostat", *words]
+    program = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000));"
+        "from registry.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "-C", served, *build, "-o", tmp_path / "full"],
+        cwd=REPO,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["error"]["reason"] == "file-unwritable"
+    assert not list(tmp_path.glob("full*"))
 
 
 def test_prose_is_for_people_and_says_the_same(run: Terminal, published: str) -> None:

@@ -10,6 +10,7 @@ from protocol.digests import inclusion_proof, leaf_hash, merkle_root, verify_inc
 from protocol.errors import FirmledgerError, Malformed, Misuse
 from protocol.ids import Digest, Hash, ProductId
 from registry.fleet import MAX_AT_ONCE
+from registry.intents import SetFleet
 from registry.merkle import Tree
 from tests.registry.place import Place, Unit, rules
 
@@ -108,3 +109,22 @@ def test_a_product_name_is_taken_before_the_ledger_hears_of_it(place: Place) -> 
             "thermostat", Hash(b"\1" * 32), rules(place.keys, people, place)
         )
     assert len(place.registry.catalogue.products()) == 1
+
+
+def test_a_fleet_that_a_crash_kept_from_the_queue_is_queued_at_start(place: Place) -> None:
+    unit = Unit("unit")
+    fleet = place.registry.fleets.enrol(place.product, [unit.public], place.clock.now())
+    assert place.registry.catalogue.product(place.product).fleet is None
+    place.registry.start()
+    row = place.registry.outbox.submit(
+        f"fleet:{place.product}:1", SetFleet(place.product, fleet.root, 1)
+    )
+    place.registry.outbox.wait(row, 30)
+    found = place.registry.catalogue.product(place.product).fleet
+    assert found is not None and found.root == fleet.root
+
+
+def test_an_unknown_product_has_no_fleet(place: Place) -> None:
+    with pytest.raises(Misuse):
+        place.registry.enrol(ProductId(bytes(32)), [Unit("unit").public.raw])
+    assert place.registry.fleets.all_newest() == []

@@ -18,7 +18,7 @@ from protocol.errors import (
     Untrusted,
 )
 from protocol.ids import ProductId
-from registry.intake import Agreed, Draft
+from registry.draft import Agreed, Draft
 from registry.queue import Status
 from tests.registry.place import Place
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from starlette.testclient import TestClient
 
-from protocol.bundle import MEDIA_TYPE, Acknowledgement, prove
+from protocol.bundle import MEDIA_TYPE, Acknowledgement, Bundle, prove
 from protocol.ids import Version
 from protocol.receipt import MAX_RECEIPT_BYTES, Outcome
 from protocol.records import Product, Terms
-from registry.app import create_app
+from registry.app import Server, create_app
 from registry.operators import read_token
 from registry.web.requests import MAX_BODY
 from tests.registry.place import Place, Unit
@@ -100,6 +102,22 @@ def test_a_wait_that_brings_nothing_ends_with_a_proof_of_that(
     answer = http.get(poll(place, version=int(Version.parse("1.0.0")), counter=1, wait=1))
     view, offered = place.proved(answer.content)
     assert offered is None and view.release is not None
+
+
+def test_a_server_that_ends_answers_who_waits(place: Place) -> None:
+    place.publish("1.0.0")
+    server = Server(place.registry, host="127.0.0.1", port=0)
+    server.start()
+    url = server.url + poll(place, version=int(Version.parse("1.0.0")), counter=1, wait=55)
+    anchor = place.anchor_of_trust
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(httpx2.get, url, timeout=60)
+        while not server.waiting:
+            assert not waiting.done()
+        server.close()
+        answer = waiting.result()
+    assert answer.status_code == 200
+    assert prove(Bundle.decode(answer.content).fresh, anchor).release is not None
 
 
 @pytest.mark.parametrize(
@@ -314,6 +332,13 @@ def test_status_products_and_health(place: Place, http: TestClient) -> None:
     assert http.get("/healthz").json()["ok"]
     assert http.get("/readyz").json()["ok"]
     assert "firmledger_head_height" in http.get("/metrics").text
+
+
+def test_a_registry_whose_ledger_stands_still_is_not_ready(place: Place, http: TestClient) -> None:
+    assert http.get("/readyz").status_code == 200
+    place.clock.time += place.registry.bundles.renewed_every + 60
+    refused(http.get("/readyz"), 503, "head-stale")
+    assert http.get("/healthz").status_code == 200
 
 
 def test_what_is_not_there(place: Place, http: TestClient) -> None:

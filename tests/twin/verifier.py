@@ -8,9 +8,10 @@ made twice.
 Rules: tables and plain values instead of classes. The EIP-712 type strings are the only description of
 the records: their CBOR form, their ranges and their hashes are derived from them. Other libraries where
 there are some (`cbor2`, `rlp`, `eth_utils`), and own arithmetic on secp256k1. Whatever is refused raises
-`Refusal` with the step of bundle.md, section 3; 0 where the bytes have not the form of section 1.
+`Refusal` with the step of bundle.md, section 3: 0 before the first step (the bytes have not the form
+of section 1, or a link leads nowhere), 16 after the last (the block is older than one believed).
 
-It does not hold a trusted state, decide policy, or open payloads.
+It does not keep a trusted state, look at a clock, decide policy, or open payloads.
 """
 
 import hashlib
@@ -244,6 +245,10 @@ def cohort(product: bytes, release: int, device: bytes) -> int:
 # ---------------------------------------------------------------------------------------------------
 
 
+def as_rlp(value: Any) -> bytes:
+    return bytes(rlp.encode(value, infer_serializer=False))
+
+
 def unrlp(data: bytes, most: int, levels: int, items: int) -> Any:
     """Decodes canonical RLP within the bounds of the table in section 2."""
     require(len(data) <= most, 0, "rlp too long")
@@ -251,7 +256,7 @@ def unrlp(data: bytes, most: int, levels: int, items: int) -> Any:
         value = rlp.decode(data, strict=True)
     except (RLPException, RecursionError, IndexError) as error:
         raise Refusal(0, "rlp") from error
-    require(rlp.encode(value) == data, 0, "rlp not canonical")
+    require(as_rlp(value) == data, 0, "rlp not canonical")
     counted, waiting = 0, [(value, 1)]
     while waiting:
         item, level = waiting.pop()
@@ -297,8 +302,8 @@ def read_header(data: bytes) -> dict[str, Any]:
     require(all(is_bytes(one, 65) for one in seals), 0, "seal")
 
     def digest_with(round_shown: bytes) -> bytes:
-        bare = rlp.encode([vanity, validators, vote, round_shown, []])
-        return keccak(rlp.encode([*items[:12], bare, *items[13:]]))
+        bare = as_rlp([vanity, validators, vote, round_shown, []])
+        return keccak(as_rlp([*items[:12], bare, *items[13:]]))
 
     return {
         "state_root": items[3],
@@ -413,19 +418,19 @@ def sealed_header(data: bytes, trusted: Sequence[bytes], link: bool = False) -> 
 # Tries: proof.md, section 4, steps 5 to 8; section 5
 # ---------------------------------------------------------------------------------------------------
 
-EMPTY_TRIE = keccak(rlp.encode(b""))
+EMPTY_TRIE = keccak(as_rlp(b""))
 
 
 def nibbles(data: bytes) -> list[int]:
     return [int(digit, 16) for digit in data.hex()]
 
 
-def walk(root: bytes, key: bytes, nodes: Mapping[bytes, bytes], used: list[bytes]) -> bytes | None:
-    """The value under a key, or None where the trie shows that there is none."""
+def walk(root: bytes, path: bytes, nodes: Mapping[bytes, bytes], used: list[bytes]) -> bytes | None:
+    """The value under a path (a hashed key), or None where the trie shows that there is none."""
 
     def follow(reference: Any) -> Any:
         if is_list(reference):
-            require(len(rlp.encode(reference)) < 32, 0, "bad-reference")
+            require(len(as_rlp(reference)) < 32, 0, "bad-reference")
             return reference
         require(is_bytes(reference, 32), 0, "bad-reference")
         require(reference in nodes, 0, "node-missing")
@@ -435,7 +440,7 @@ def walk(root: bytes, key: bytes, nodes: Mapping[bytes, bytes], used: list[bytes
 
     if root == EMPTY_TRIE:
         return None
-    left, node, branch_due = nibbles(keccak(key)), follow(root), False
+    left, node, branch_due = nibbles(path), follow(root), False
     while True:
         require(is_list(node) and len(node) in (2, 17), 0, "bad-node")
         if len(node) == 17:
@@ -447,18 +452,18 @@ def walk(root: bytes, key: bytes, nodes: Mapping[bytes, bytes], used: list[bytes
             continue
         require(not branch_due, 0, "bad-extension")
         require(is_bytes(node[0]) and node[0] != b"", 0, "bad-path")
-        flag, *path = nibbles(node[0])
-        require(flag < 4 and (flag % 2 == 1 or path[0] == 0), 0, "bad-path")
-        path = path if flag % 2 else path[1:]
+        flag, *part = nibbles(node[0])
+        require(flag < 4 and (flag % 2 == 1 or part[0] == 0), 0, "bad-path")
+        part = part if flag % 2 else part[1:]
         if flag >= 2:
             value = node[1]
             require(is_bytes(value) and 1 <= len(value) <= 110, 0, "bad-leaf")
-            require(len(path) == len(left), 0, "bad-leaf")
-            return bytes(value) if path == left else None
-        require(1 <= len(path) < len(left), 0, "bad-extension")
-        if left[: len(path)] != path:
+            require(len(part) == len(left), 0, "bad-leaf")
+            return bytes(value) if part == left else None
+        require(1 <= len(part) < len(left), 0, "bad-extension")
+        if left[: len(part)] != part:
             return None
-        node, left, branch_due = follow(node[1]), left[len(path) :], True
+        node, left, branch_due = follow(node[1]), left[len(part) :], True
 
 
 def words_of(
@@ -467,7 +472,7 @@ def words_of(
     """Steps 5 to 8: the word of each slot of the pinned contract under a state root."""
     nodes, used = {keccak_of(node): node for node in given}, list[bytes]()
     with at(5):
-        leaf = walk(root, trust["contract"], nodes, used)
+        leaf = walk(root, keccak(trust["contract"]), nodes, used)
         require(leaf is not None, 5, "no-contract")
         account = unrlp(leaf or b"", 110, 1, 5)
         require(is_list(account) and len(account) == 4, 5, "bad-account")
@@ -478,7 +483,7 @@ def words_of(
     words = {}
     with at(7):
         for slot in sorted(set(slots)):
-            leaf = walk(storage, slot, nodes, used)
+            leaf = walk(storage, keccak(slot), nodes, used)
             value = b"" if leaf is None else unrlp(leaf, 33, 0, 1)
             require(leaf is None or (is_scalar(value, 32) and value != b""), 7, "bad-word")
             words[slot] = word(value)
@@ -507,20 +512,18 @@ ALGORITHMS = {-19: ED25519_KEY, -9: P256_KEY, -7: P256_KEY}
 
 def read_key(data: bytes) -> tuple[str, Any]:
     """A COSE_Key of section 2, as its kind and a key of `cryptography`."""
-    match uncbor(data):
-        case {1: 1, -1: 6, -2: bytes(x), **rest} if not rest and len(x) == 32:
-            return ED25519_KEY, ed25519.Ed25519PublicKey.from_public_bytes(x)
-        case {1: 2, -1: 1, -2: bytes(x), -3: bytes(y), **rest} if (
-            not rest and len(x) == len(y) == 32
-        ):
-            try:
-                point = ec.EllipticCurvePublicKey.from_encoded_point(
-                    ec.SECP256R1(), b"\4" + x + y
-                )
-            except ValueError as error:
-                raise Refusal(0, "not a point") from error
-            return P256_KEY, point
-    raise Refusal(0, "not a public key")
+    if len(data) == 40 and data.startswith(bytes.fromhex("a301012006215820")):
+        return ED25519_KEY, ed25519.Ed25519PublicKey.from_public_bytes(data[8:])
+    start, middle = bytes.fromhex("a401022001215820"), bytes.fromhex("225820")
+    require(len(data) == 75 and data.startswith(start), 0, "not a public key")
+    require(data[40:43] == middle, 0, "not a public key")
+    try:
+        point = ec.EllipticCurvePublicKey.from_encoded_point(
+            ec.SECP256R1(), b"\4" + data[8:40] + data[43:]
+        )
+    except ValueError as error:
+        raise Refusal(0, "not a point") from error
+    return P256_KEY, point
 
 
 def is_signature(kind: str, key: Any, signature: bytes, message: bytes) -> bool:
@@ -547,8 +550,9 @@ def open_envelope(data: bytes) -> dict[str, Any]:
     envelope = uncbor(data)
     require(isinstance(envelope, cbor2.CBORTag) and envelope.tag == 107, 0, "not an envelope")
     parts = envelope.value
-    require(type(parts) is dict and {2, 3} <= set(parts) <= {2, 3, 16, 20, 23}, 0, "members")
-    require(all(type(key) is int for key in parts), 0, "members")
+    require(type(parts) is dict, 0, "members")
+    known = {key for key in parts if type(key) is not str}
+    require({2, 3} <= known <= {2, 3, 16, 20, 23}, 0, "members")
     require(all(type(part) is bytes for part in parts.values()), 0, "members")
     digest_part, block = members(uncbor(parts[2]), 2)
     digest = suit_digest(uncbor(octets(digest_part, 0, 64)))
@@ -564,7 +568,8 @@ def open_envelope(data: bytes) -> dict[str, Any]:
         "block": octets(block, 0, 512),
         "manifest": manifest,
         "notes": parts.get(23),
-        "severed": bool({16, 20} & set(parts)),
+        "foreign": sorted({16, 20} & known),
+        "integrated": len(known) < len(parts),
     }
 
 
@@ -662,8 +667,9 @@ def read_notes(data: bytes | None) -> dict[str, str]:
 
 def check_envelope(envelope: Mapping[str, Any], signer: bytes) -> dict[str, Any]:
     """Sub-steps 5 to 8."""
+    require(not envelope["integrated"], 0, "integrated payload")
     check_signature(envelope, signer)
-    require(not envelope["severed"], 0, "members 16 and 20")
+    require(not envelope["foreign"], 0, "members 16 and 20")
     return {**read_manifest(envelope["manifest"]), "notes": read_notes(envelope["notes"])}
 
 
@@ -676,8 +682,8 @@ def read_fresh(data: bytes) -> dict[str, Any]:
     """The fresh part, in the form of section 1."""
     number, links, header, nodes, product, release = members(uncbor(data), 6)
     require(unsigned(number, 64) == 1, 0, "format")
-    require(type(links) is list and type(nodes) is list, 0, "links or nodes")
-    require(len(links) <= LINKS_MAX, 1, "too many links")
+    require(type(links) is list and len(links) <= LINKS_MAX, 0, "links")
+    require(type(nodes) is list and len(nodes) <= NODES_MAX, 0, "nodes")
     if release is not None:
         named, terms_hash, state = members(release, 3)
         release = {
@@ -686,9 +692,9 @@ def read_fresh(data: bytes) -> dict[str, Any]:
             "state": record("State", state),
         }
     return {
-        "links": [octets(link, 0, len(data)) for link in links],
-        "header": octets(header, 0, len(data)),
-        "nodes": [octets(node, 0, len(data)) for node in nodes],
+        "links": [octets(link, 0, HEADER_MAX) for link in links],
+        "header": octets(header, 0, HEADER_MAX),
+        "nodes": [octets(node, 0, NODE_MAX) for node in nodes],
         "product": record("Product", product),
         "release": release,
     }
@@ -705,23 +711,25 @@ def read_static(data: bytes) -> dict[str, Any]:
     }
 
 
-def follow_links(trust: Mapping[str, Any], links: Sequence[bytes]) -> list[bytes]:
-    """The validators at the end of the links."""
+def follow_links(trust: Mapping[str, Any], links: Sequence[bytes]) -> tuple[list[bytes], int]:
+    """Validators and height at the end of the links; before step 1."""
     validators, height = list(trust["validators"]), trust["height"]
     for link in links:
-        header = sealed_header(link, validators, link=True)
-        require(header["number"] > height, 3, "link not above the one before")
+        with at(0):
+            header = sealed_header(link, validators, link=True)
+        require(header["number"] > height, 0, "link not above the one before")
         validators, height = header["validators"], header["number"]
-    return validators
+    return validators, height
 
 
 def verify_fresh(data: bytes, trust: Mapping[str, Any]) -> dict[str, Any]:
-    """Steps 1 to 10: what the ledger says of the product and a release, at one block."""
+    """Steps 1 to 10, and what must hold of block and time: what the ledger says at one block."""
     fresh = read_fresh(data)
     product, release = fresh["product"], fresh["release"]
     at_product = product_place(trust["product"])
     at_release = release_place(trust["product"], release["id"]) if release else at_product
-    trust = {**trust, "validators": follow_links(trust, fresh["links"])}
+    validators, height = follow_links(trust, fresh["links"])
+    trust = {**trust, "validators": validators}
     header, words = verify_state(
         trust, fresh["header"], fresh["nodes"], [at_product, at_release]
     )
@@ -732,6 +740,8 @@ def verify_fresh(data: bytes, trust: Mapping[str, Any]) -> dict[str, Any]:
         require(words[at_release] == release_commitment(trust, release), 10, "release")
     else:
         require(product["head"]["latestRelease"] == 0, 10, "release withheld")
+    require(header["number"] >= height, 16, "below the height trusted")
+    require(header["time"] >= trust["time"], 16, "before the time trusted")
     return {"header": header, "product": product, "release": release}
 
 
@@ -741,6 +751,8 @@ def verify_static(data: bytes, ledger: Mapping[str, Any]) -> dict[str, Any]:
     terms, signer = static["terms"], static["signer"]
     require(release is not None, 11, "nothing released")
     require(hash_struct("Terms", terms) == release["termsHash"], 11, "terms")
+    with at(12):
+        read_key(signer)
     keys = {key["keyId"]: key["validThrough"] for key in ledger["product"]["governance"]["keys"]}
     require(keys.get(sha256(signer), -1) >= release["id"], 12, "signer")
     with at(13):
@@ -750,11 +762,11 @@ def verify_static(data: bytes, ledger: Mapping[str, Any]) -> dict[str, Any]:
         manifest = check_envelope(envelope, signer)
     for member in manifest.keys() & terms.keys():
         require(manifest[member] == terms[member], 15, member)
-    return {"terms": terms, "manifest": manifest, "manifest_digest": envelope["digest"]}
+    return {"terms": terms, "manifest": manifest, "key_id": sha256(signer)}
 
 
 def verify_bundle(data: bytes, trust: Mapping[str, Any]) -> dict[str, Any]:
-    """All steps. `trust`: chain_id, contract, code_hash, product, validators, height."""
+    """All steps. `trust`: chain_id, contract, code_hash, product, validators, height, time."""
     number, static, fresh = members(uncbor(data), 3)
     require(unsigned(number, 64) == 1, 0, "format")
     require(type(fresh) is bytes and (static is None or type(static) is bytes), 0, "parts")

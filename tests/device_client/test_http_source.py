@@ -1,0 +1,246 @@
+"""Registries over HTTP: what a good one answers, and all the ways in which a bad one may."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler
+
+import pytest
+
+from device_client.adapters import http_source
+from device_client.adapters.http_source import HttpSource
+from device_client.ports import Question
+from protocol.bundle import MAX_BUNDLE_BYTES
+from protocol.digests import leaf_hash, sha256
+from protocol.errors import FirmledgerError, Misuse, Refused, Unreachable
+from protocol.ids import Version
+from tests.device_client import registry as world
+from tests.device_client.http_registry import Odd, serving
+
+QUESTION = Question(world.PRODUCT, world.KeyIdentity().device_id, Version(0), 0, 2)
+IMAGE = world.image_of("1.0.0", 700_000)
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., str]]:
+    """Starts registries with one release; the last one's world is ``serve.registry``."""
+    with ExitStack() as stack:
+
+        def start(odd: Odd = lambda handler: False) -> str:
+            chain = world.Chain()
+            chain.publish(MADE)
+            return stack.enter_context(serving(world.Registry(chain), odd))
+
+        yield start
+
+
+MADE = world.make(IMAGE, "1.0.0")
+DIGEST = sha256(MADE.payload)
+
+
+def fetched(source: HttpSource, offset: int = 0) -> bytes:
+    return b"".join(source.payload(DIGEST, offset, len(MADE.payload)))
+
+
+def plain(status: int, body: bytes = b"", length: int | None = None, **headers: str) -> Odd:
+    """A registry that answers everything the same."""
+
+    def odd(handler: BaseHTTPRequestHandler) -> bool:
+        handler.send_response(status)
+        for name, value in headers.items():
+            handler.send_header(name.replace("_", "-"), value)
+        handler.send_header("Content-Length", str(len(body) if length is None else length))
+        handler.end_headers()
+        handler.wfile.write(body)
+        handler.close_connection = True
+        return True
+
+    return odd
+
+
+def test_polls_downloads_and_delivers(serve: Callable[..., str]) -> None:
+    source = HttpSource([serve()])
+    first = source.poll(QUESTION, MAX_BUNDLE_BYTES)
+    assert source.poll(QUESTION, MAX_BUNDLE_BYTES) == first  # 304, the second time
+    assert fetched(source) == MADE.payload
+    for offset in (1, 16, 699_999):
+        assert fetched(source, offset) == MADE.payload[offset:]
+    source.send(b"receipt")
+    assert source.acknowledgement(leaf_hash(b"receipt"), 10**6) is None
+
+
+def test_another_registry_is_asked_when_one_does_not_answer(serve: Callable[..., str]) -> None:
+    source = HttpSource(["http://127.0.0.1:1", serve(plain(500)), serve()])
+    assert source.poll(QUESTION, MAX_BUNDLE_BYTES)
+    assert fetched(source) == MADE.payload
+
+
+def test_a_download_goes_on_at_the_next_registry(serve: Callable[..., str]) -> None:
+    half = MADE.payload[:300_000]
+    asked: list[str] = []
+
+    def note(handler: BaseHTTPRequestHandler) -> bool:
+        asked.append(handler.headers.get("Range", ""))
+        return False
+
+    cut = serve(plain(200, half, length=len(MADE.payload)))
+    assert fetched(HttpSource([cut, serve(note)])) == MADE.payload
+    assert asked == ["bytes=300000-"]
+
+
+def test_a_registry_without_ranges_is_read_from_its_start(serve: Callable[..., str]) -> None:
+    source = HttpSource([serve(plain(200, MADE.payload))])
+    assert fetched(source, 12_345) == MADE.payload[12_345:]
+
+
+PROBLEM = b'{"reason": "no-such-product", "why": "it is not here"}'
+
+
+@pytest.mark.parametrize(
+    ("odd", "reason"),
+    [
+        (plain(500), "registry-error"),
+        (plain(404, PROBLEM), "registry-error"),
+        (plain(404, b"\xff" * 50), "registry-error"),
+        (plain(302, Location="http://127.0.0.1:1/"), "registry-error"),
+        (plain(304), "registry-error"),
+        (plain(204), "registry-error"),
+        (plain(200, b"x" * (MAX_BUNDLE_BYTES + 1)), "oversized-answer"),
+        (plain(200, b"x", length=10**12), None),
+    ],
+)
+def test_odd_answers_to_a_poll(serve: Callable[..., str], odd: Odd, reason: str | None) -> None:
+    source = HttpSource([serve(odd)])
+    if reason is None:
+        # Cut short: what came is handed on, and refused as a bundle.
+        assert source.poll(QUESTION, MAX_BUNDLE_BYTES) == b"x"
+        return
+    with pytest.raises(Unreachable) as caught:
+        source.poll(QUESTION, MAX_BUNDLE_BYTES)
+    assert caught.value.reason == reason
+
+
+def endless(handler: BaseHTTPRequestHandler) -> bool:
+    handler.send_response(200)
+    handler.end_headers()
+    handler.close_connection = True
+    try:
+        while True:
+            handler.wfile.write(b"x" * 65536)
+    except OSError:
+        return True
+
+
+def nonsense(handler: BaseHTTPRequestHandler) -> bool:
+    handler.wfile.write(b"\x00\xff\r\n\r\n" * 10)
+    handler.close_connection = True
+    return True
+
+
+def hung_up(handler: BaseHTTPRequestHandler) -> bool:
+    handler.close_connection = True
+    return True
+
+
+def drip(handler: BaseHTTPRequestHandler) -> bool:
+    handler.send_response(200)
+    handler.send_header("Content-Length", "1000000")
+    handler.end_headers()
+    handler.close_connection = True
+    try:
+        for _ in range(1000):
+            handler.wfile.write(b"x")
+            time.sleep(0.01)
+    except OSError:
+        pass
+    return True
+
+
+def test_an_endless_body_is_left(serve: Callable[..., str]) -> None:
+    source = HttpSource([serve(endless)])
+    with pytest.raises(Unreachable):
+        source.poll(QUESTION, MAX_BUNDLE_BYTES)
+    assert len(fetched(source)) == len(MADE.payload)  # no byte more than was asked for
+
+
+@pytest.mark.parametrize("odd", [nonsense, hung_up])
+def test_no_http_at_all(serve: Callable[..., str], odd: Odd) -> None:
+    source = HttpSource([serve(odd)])
+    acts: list[Callable[[], object]] = [
+        lambda: source.poll(QUESTION, MAX_BUNDLE_BYTES),
+        lambda: fetched(source),
+        lambda: source.send(b"receipt"),
+        lambda: source.acknowledgement(DIGEST, 100),
+    ]
+    for act in acts:
+        with pytest.raises(Unreachable):
+            act()
+
+
+def test_a_slow_drip_is_left(serve: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    # The deadline is moved, not waited for.
+    monkeypatch.setattr(http_source, "DEADLINE", 0)
+    with pytest.raises(Unreachable) as caught:
+        HttpSource([serve(drip)]).poll(QUESTION, MAX_BUNDLE_BYTES)
+    assert caught.value.reason == "slow-answer"
+    monkeypatch.setattr(http_source, "PATIENCE", 0)
+    monkeypatch.setattr(http_source, "SLOWEST", 10**9)
+    with pytest.raises(Unreachable):
+        fetched(HttpSource([serve(drip)]))
+
+
+def test_silence_is_left() -> None:
+    import socket
+
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        source = HttpSource([f"http://127.0.0.1:{silent.getsockname()[1]}"], timeout=0.2)
+        with pytest.raises(Unreachable):
+            source.poll(QUESTION, MAX_BUNDLE_BYTES)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        plain(206, MADE.payload[5:], Content_Range="bytes 4-699999/700000"),
+        plain(206, MADE.payload[5:]),
+        plain(416),
+        plain(200, MADE.payload[:400], length=len(MADE.payload)),
+    ],
+)
+def test_wrong_ranges(serve: Callable[..., str], odd: Odd) -> None:
+    with pytest.raises(Unreachable):
+        fetched(HttpSource([serve(odd)]), 500)
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [(422, Refused), (404, Refused), (429, Unreachable), (500, Unreachable), (302, Unreachable)],
+)
+def test_receipts_that_are_not_taken(
+    serve: Callable[..., str], status: int, error: type[FirmledgerError]
+) -> None:
+    with pytest.raises(error):
+        HttpSource([serve(plain(status, PROBLEM))]).send(b"receipt")
+
+
+def test_an_acknowledgement_longer_than_allowed_is_left(serve: Callable[..., str]) -> None:
+    with pytest.raises(Unreachable):
+        HttpSource([serve(plain(200, b"x" * 101))]).acknowledgement(DIGEST, 100)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["", "ftp://x", "http://", "x", "http://a?b", "http://u:p@h", "http://h:0", "http://h:x"],
+)
+def test_addresses_that_are_none(address: str) -> None:
+    with pytest.raises(Misuse):
+        HttpSource([address])
+
+
+def test_no_registry_at_all() -> None:
+    with pytest.raises(Misuse):
+        HttpSource([])

@@ -1,0 +1,419 @@
+"""Contract and Python model, driven by the same random acts: the same words, events and refusals.
+
+Hypothesis draws acts, accounts, records (now and then stale ones), approvals (now and then short,
+foreign, late, in disorder, or for something else) and waits. After each act the contract's storage
+must hold the words that follow from the model's records, its event must carry them, and where it
+refused, the model must have refused with the same error and the same data.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Any
+
+import hypothesis.strategies as st
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from protocol.ledger import StateWord
+from protocol.records import (
+    ACTIVE_KEY,
+    Action,
+    Amendment,
+    Approval,
+    Decision,
+    Device,
+    Governance,
+    HaltRule,
+    Head,
+    Phase,
+    Product,
+    Record,
+    Release,
+    SigningKey,
+    State,
+    Terms,
+    product_id,
+)
+from tests.contracts.evm import LedgerBox, address, addresses, compact
+from tests.contracts.model import Model
+from tests.contracts.rules import Refused
+
+APPROVERS = ("alice", "bob", "carol", "dave")
+OTHERS = ("guard", "auditor", "reporter", "enroller", "outsider")
+NAMES = (*APPROVERS, *OTHERS)
+DAY = 86_400
+FAR = 2**40
+
+rarely = st.sampled_from([False] * 11 + [True])
+names = st.sampled_from(NAMES)
+subsets = st.sets(names, max_size=3).map(lambda s: addresses(*s))
+watchers = st.sampled_from(["guard", "alice", "alice", "bob", "guard", "outsider"])
+words = st.sampled_from([bytes([n]) * 32 for n in range(1, 4)])
+governances = st.builds(
+    Governance,
+    approvers=st.sets(st.sampled_from(APPROVERS), min_size=2).map(lambda s: addresses(*s)),
+    threshold=st.integers(1, 2),
+    epoch=st.just(1),
+    guardians=st.sampled_from([(), addresses("guard"), addresses("guard", "alice")]),
+    auditors=st.just(addresses("auditor")),
+    reporters=st.just(addresses("reporter")),
+    enroller=st.just(address("enroller")),
+    keys=st.just((SigningKey(b"\x01" * 32), SigningKey(b"\x02" * 32))),
+    halt_rule=st.builds(HaltRule, st.integers(0, 3), st.sampled_from([0, 2_500, 10_000])),
+    release_delay=st.sampled_from([0, 600]),
+    governance_delay=st.sampled_from([0, 3 * DAY, 3 * DAY]),
+)
+first_phases = st.builds(Phase, st.integers(1, 5_000), st.sampled_from([0, 600]))
+later_phases = st.builds(
+    Phase,
+    st.integers(5_001, 10_000),
+    st.sampled_from([600, DAY]),
+    st.integers(0, 8),
+    st.sampled_from([0, 1_000, 10_000]),
+    st.sampled_from([0, 1, 2 * DAY]),
+)
+wild_phases = st.builds(
+    Phase,
+    st.integers(0, 10_001),
+    st.integers(0, DAY),
+    st.integers(0, 2),
+    st.integers(9_999, 10_001),
+    st.integers(0, 2),
+)
+rollouts = st.sampled_from([0] * 9 + [1]).flatmap(
+    lambda wild: (
+        st.lists(wild_phases, max_size=4).map(tuple)
+        if wild
+        else st.one_of(st.tuples(first_phases), st.tuples(first_phases, later_phases))
+    )
+)
+validities = [ACTIVE_KEY, 0, 1, 2]
+edits: dict[str, st.SearchStrategy[Any]] = {
+    "approvers": st.sets(st.sampled_from(APPROVERS), min_size=2).map(lambda s: addresses(*s)),
+    "threshold": st.sampled_from([1, 2, 3, 0]),
+    "guardians": subsets,
+    "auditors": st.one_of(st.just(()), subsets),
+    "reporters": st.one_of(st.just(()), subsets),
+    "enroller": st.sampled_from([bytes(20), address("outsider")]),
+    "keys": st.tuples(*(st.sampled_from(validities) for _ in range(2))).map(
+        lambda t: tuple(SigningKey(bytes([i + 1]) * 32, v) for i, v in enumerate(t))
+    ),
+    "halt_rule": st.builds(HaltRule, st.integers(0, 3), st.sampled_from([2_500, 0, 10_001])),
+    "release_delay": st.sampled_from([601, 600, 0]),
+    "epoch": st.integers(1, 4),
+    "governance_delay": st.sampled_from([0, 3 * DAY]),
+}
+likely = st.sampled_from([*list(edits)[:9] * 3, *edits])
+removals: dict[str, st.SearchStrategy[Any]] = {
+    "auditors": st.just(()),
+    "reporters": st.just(()),
+    "enroller": st.just(bytes(20)),
+    "keys": st.sampled_from([0, 1]).map(
+        lambda v: (SigningKey(b"\x01" * 32, v), SigningKey(b"\x02" * 32))
+    ),
+}
+
+
+class Differential(RuleBasedStateMachine):
+    """Two ledgers in step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.box = LedgerBox(*NAMES)
+        self.model = Model(self.box.ledger)
+        self.wait = 1
+        self.product_ids: list[bytes] = []
+        self.seen_products: list[Product] = []
+        self.seen_releases: list[Release] = []
+
+    @property
+    def now(self) -> int:
+        """The time at which the next act will be taken."""
+        return self.box.evm.now + self.wait
+
+    # -- in step ----------------------------------------------------------------------------------
+
+    def do(self, sender: str, function: str, *args: Any) -> None:
+        """One act on both; compares what came of it."""
+        now, self.wait = self.now, 1
+        snake = re.sub(r"[A-Z]", lambda m: "_" + m[0].lower(), function)
+        outcome = self.box.act(sender, function, *args, time=now)
+        try:
+            getattr(self.model, snake)(address(sender), now, *args)
+        except Refused as refused:
+            assert outcome.refusal is not None, f"{function}: only the model refused: {refused}"
+            assert outcome.refusal.name == refused.name, f"{function}: {outcome} {refused}"
+            assert plain(outcome.refusal.data) == plain(refused.data), f"{outcome} {refused}"
+            return
+        assert outcome.refusal is None, f"{function}: only the contract refused: {outcome}"
+        self.compare_events(outcome.events, now)
+
+    def compare_events(self, events: list[tuple[str, dict[str, Any]]], now: int) -> None:
+        """What an event carries is the model's record; of two, the last has the last word."""
+        for name, event in events:
+            kept = self.model.products.get(event.get("productId", b""))
+            if "product" in event:
+                assert kept and Product.from_abi(event["product"]) == kept.record(now), name
+            if "head" in event:
+                assert kept and Head.from_abi(event["head"]) == kept.head, name
+        name, event = events[-1]
+        if "state" in event:
+            release = self.model.releases[event["productId"], event["releaseId"]]
+            assert State.from_abi(event["state"]) == release.state, name
+
+    @invariant()
+    def words_match(self) -> None:
+        """Every word in storage is that of the model's record."""
+        for pid in self.product_ids:
+            kept = self.model.products[pid]
+            assert self.box.product_slot(pid) == self.model.product_slot(pid)
+            for release_id in range(1, kept.head.latest_release + 2):
+                slot = self.box.release_slot(pid, release_id)
+                assert slot == self.model.release_slot(pid, release_id)
+
+    @invariant()
+    def counts_conserve(self) -> None:
+        """No log holds fewer entries than are counted from it; versions rise with the ids."""
+        for (pid, release_id), kept in self.model.releases.items():
+            word = StateWord.unpack(kept.state.word)
+            assert word.confirmed + word.failed <= word.log_size
+            assert word.base_confirmed <= word.confirmed and word.base_failed <= word.failed
+            if release_id > 1:
+                assert kept.terms.version > self.model.releases[pid, release_id - 1].terms.version
+
+    # -- what acts are drawn from -----------------------------------------------------------------
+
+    def draw_product(self, data: Any) -> tuple[bytes, Product]:
+        pid = data.draw(st.sampled_from(self.product_ids))
+        product = self.model.products[pid].record(self.now)
+        self.seen_products.append(product)
+        if data.draw(rarely):
+            product = data.draw(st.sampled_from(self.seen_products))
+        return pid, product
+
+    def draw_release(self, data: Any, pid: bytes) -> Release:
+        latest = max(1, self.model.products[pid].head.latest_release)
+        release_id = data.draw(st.integers(1, latest))
+        kept = self.model.releases.get((pid, release_id))
+        release = Release(release_id, bytes(32), State(0, 0))
+        if kept is not None:
+            release = Release(release_id, kept.terms.hash_struct(), kept.state)
+        self.seen_releases.append(release)
+        if data.draw(rarely):
+            release = data.draw(st.sampled_from(self.seen_releases))
+        return release
+
+    def draw_approvals(self, data: Any, message: Any, g: Governance) -> Any:
+        """Approvals of ``message``, usually in order; its ``valid_until`` may be in the past."""
+        able = [n for n in sorted(NAMES, key=address) if address(n) in g.approvers]
+        if data.draw(rarely):
+            able = data.draw(st.lists(names, max_size=3))
+        elif not data.draw(rarely):
+            able = able[: data.draw(st.integers(g.threshold, len(able)))]
+        signed: Record = message
+        if data.draw(rarely):
+            signed = dataclasses.replace(message, epoch=message.epoch + 1)
+        digest = self.box.ledger.digest(signed)
+        on_chain = data.draw(st.sets(st.sampled_from(able))) if able and data.draw(rarely) else ()
+        for name in on_chain:
+            if data.draw(st.booleans()):
+                self.do(name, "approve", digest)
+        entries = [
+            (address(n).rjust(32, b"\0"), bytes(32)) if n in on_chain else compact(digest, n)
+            for n in able
+        ]
+        return message.valid_until, entries
+
+    def valid_until(self, data: Any) -> int:
+        return self.now - 1 if data.draw(rarely) else FAR
+
+    # -- acts -------------------------------------------------------------------------------------
+
+    @initialize(g=governances, rollout=st.tuples(first_phases, later_phases))
+    def first_release(self, g: Governance, rollout: tuple[Phase, ...]) -> None:
+        self.create(g, bytes(32), "alice")
+        pid = self.product_ids[0]
+        terms = Terms(pid, 5, 1, b"\x01" * 32, b"\x77" * 32, 1, 2, 3, 0, 0, 0, 0, False, 1, rollout)
+        able = [n for n in sorted(APPROVERS, key=address) if address(n) in g.approvers]
+        approvals = self.box.approvals(Approval(terms, 1, FAR), *able[: g.threshold])
+        self.do("alice", "publish", self.model.products[pid].record(self.now), terms, approvals)
+
+    @rule(g=governances, salt=words, sender=st.sampled_from(["alice", "outsider"]))
+    def create(self, g: Governance, salt: bytes, sender: str) -> None:
+        self.do(sender, "createProduct", salt, g)
+        pid = product_id(address(sender), salt)
+        if pid not in self.product_ids:
+            self.product_ids.append(pid)
+
+    @rule(seconds=st.sampled_from([1, 59, 600, 3_600, DAY, 3 * DAY]))
+    def later(self, seconds: int) -> None:
+        self.wait += seconds
+
+    @rule(data=st.data(), off=st.integers(-1, 1))
+    def until_a_change_takes_effect(self, data: Any, off: int) -> None:
+        pid = data.draw(st.sampled_from(self.product_ids))
+        due = self.model.products[pid].effective_at + off
+        self.wait = max(self.wait, due - self.box.evm.now)
+
+    @rule(data=st.data(), rollout=rollouts, image=words, rise=st.sampled_from([1, 1, 1, 2, 0]))
+    def publish(self, data: Any, rollout: tuple[Phase, ...], image: bytes, rise: int) -> None:
+        pid, product = self.draw_product(data)
+        head = self.model.products[pid].head
+        terms = Terms(
+            product_id=pid,
+            version=max(0, head.version + rise),
+            security_counter=max(
+                0, head.security_counter + data.draw(st.sampled_from([0, 0, 1, -1]))
+            ),
+            image_digest=bytes(32) if data.draw(rarely) else image,
+            manifest_digest=b"\x77" * 32,
+            image_size=0 if data.draw(rarely) else 1,
+            hardware_min=2,
+            hardware_max=1 if data.draw(rarely) else 3,
+            min_version=data.draw(st.sampled_from([0, 0, 1, head.version])),
+            not_before=data.draw(st.sampled_from([0, 0, self.now + DAY])),
+            expiry=data.draw(st.sampled_from([0, 0, 0, self.now, self.now + 2 * DAY])),
+            required_attestations=data.draw(st.sampled_from([0, 0, 1])),
+            critical=False,
+            key_epoch=1,
+            rollout=rollout,
+        )
+        g = product.governance
+        approval = Approval(terms, g.epoch, self.valid_until(data))
+        approvals = self.draw_approvals(data, approval, g)
+        if data.draw(rarely):
+            self.do(data.draw(names), "withdraw", pid, product, terms.hash_struct())
+        self.do(data.draw(names), "publish", product, terms, approvals)
+
+    @rule(data=st.data(), sender=watchers)
+    def halt(self, data: Any, sender: str) -> None:
+        pid, product = self.draw_product(data)
+        release = self.draw_release(data, pid)
+        reason = "x" * (257 if data.draw(rarely) else 9)
+        self.do(sender, "halt", pid, product, release, reason)
+
+    @rule(data=st.data(), action=st.sampled_from([Action.RESUME] * 3 + list(Action)))
+    def decide(self, data: Any, action: Action) -> None:
+        functions = {
+            Action.RESUME: "resume",
+            Action.SUPERSEDE: "supersede",
+            Action.REVOKE: "revoke",
+        }
+        pid, product = self.draw_product(data)
+        g, head = product.governance, self.model.products[pid].head
+        if action in functions:
+            release = self.draw_release(data, pid)
+            halts = StateWord.unpack(release.state.word).halts
+            nonce = halts if action == Action.RESUME else 0
+            target, args = release.release_id, (pid, product, release)
+            function = functions[action]
+        else:
+            action, target, nonce = Action.UNPAUSE, 0, head.pauses
+            args, function = (pid, product), "unpause"  # type: ignore[assignment]
+        if data.draw(rarely):
+            nonce += 1
+        message = Decision(pid, target, action, nonce, g.epoch, self.valid_until(data))
+        self.do(data.draw(names), function, *args, self.draw_approvals(data, message, g))
+
+    @rule(data=st.data(), sender=watchers)
+    def pause(self, data: Any, sender: str) -> None:
+        self.do(sender, "pause", *self.draw_product(data))
+
+    @rule(data=st.data(), kind=st.integers(0, 8), evidence=words)
+    def attest(self, data: Any, kind: int, evidence: bytes) -> None:
+        pid, product = self.draw_product(data)
+        release = self.draw_release(data, pid)
+        sender = data.draw(st.sampled_from(["auditor", "auditor", "reporter"]))
+        self.do(sender, "attest", pid, product, release, kind % 8 if kind < 8 else 8, evidence)
+
+    @rule(
+        data=st.data(),
+        spare=st.sampled_from([0, 1, 5, 0, -1]),
+        good=st.integers(0, 9),
+        bad=st.integers(0, 4),
+    )
+    def anchor(self, data: Any, spare: int, good: int, bad: int) -> None:
+        pid, product = self.draw_product(data)
+        release = self.draw_release(data, pid)
+        size = max(0, StateWord.unpack(release.state.word).log_size + good + bad + spare)
+        sender = data.draw(st.sampled_from(["reporter", "reporter", "reporter", "auditor"]))
+        root = data.draw(words)
+        self.do(sender, "anchor", pid, product, release, size, root, good, bad)
+
+    def draw_next(self, data: Any, g: Governance) -> Governance:
+        """The governance after up to two edits."""
+        following = dataclasses.replace(g, epoch=g.epoch + 1)
+        for edit in data.draw(st.lists(likely, max_size=2)):
+            following = dataclasses.replace(following, **{edit: data.draw(edits[edit])})
+        return following
+
+    @rule(data=st.data())
+    def amend(self, data: Any) -> None:
+        pid, product = self.draw_product(data)
+        g = product.governance
+        following = self.draw_next(data, g)
+        message = Amendment(pid, following, g.epoch, self.valid_until(data))
+        approvals = self.draw_approvals(data, message, g)
+        self.do(data.draw(names), "amend", pid, product, following, approvals)
+
+    @rule(data=st.data(), sender=watchers)
+    def restrict(self, data: Any, sender: str) -> None:
+        pid, product = self.draw_product(data)
+        if data.draw(rarely):
+            following = self.draw_next(data, product.governance)
+        else:
+            g = product.governance
+            following = dataclasses.replace(g, epoch=g.epoch + 1)
+            edit = data.draw(st.sampled_from([*removals, "itself"]))
+            if edit == "itself":
+                left = tuple(a for a in g.approvers if a != address(sender))
+                following = dataclasses.replace(following, approvers=left)
+            else:
+                following = dataclasses.replace(following, **{edit: data.draw(removals[edit])})
+        self.do(sender, "restrict", pid, product, following)
+
+    @rule(data=st.data(), sender=watchers)
+    def cancel(self, data: Any, sender: str) -> None:
+        self.do(sender, "cancel", *self.draw_product(data))
+
+    @rule(data=st.data(), root=words, sender=st.sampled_from(["enroller", "enroller", "alice"]))
+    def set_fleet(self, data: Any, root: bytes, sender: str) -> None:
+        pid, product = self.draw_product(data)
+        self.do(sender, "setFleet", pid, product, root, 7)
+        fleet = self.box.read("fleet", pid)
+        assert fleet == self.model.fleets.get(pid, (bytes(32), 0, 0))
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.model.releases)
+    @rule(data=st.data(), device=st.integers(0, 40), hardware=st.integers(1, 4))
+    def ask(self, data: Any, device: int, hardware: int) -> None:
+        pid, release_id = data.draw(st.sampled_from(sorted(self.model.releases)))
+        kept = self.model.releases[pid, release_id]
+        version = max(0, kept.terms.version - data.draw(st.integers(0, 2)))
+        facts = Device(device.to_bytes(32, "big"), version, data.draw(st.integers(0, 2)), hardware)
+        product = self.model.products[pid].record(self.now)
+        args = (product, kept.terms, release_id, kept.state, facts)
+        answer = self.box.read("eligible", *args, time=self.now)
+        assert answer == self.model.eligible(address("alice"), self.now, *args)
+        image = kept.terms.image_digest
+        assert self.box.read("releaseOf", pid, image) == self.model.images[pid, image]
+
+
+def plain(data: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Error data with addresses as bytes, however they were spelled."""
+    return tuple(
+        bytes.fromhex(v[2:]) if isinstance(v, str) and re.fullmatch("0x[0-9a-fA-F]{40}", v) else v
+        for v in (bytes(v) if isinstance(v, bytes) else v for v in data)
+    )
+
+
+TestLedgerModel = Differential.TestCase
+TestLedgerModel.settings = settings(
+    max_examples=12,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
