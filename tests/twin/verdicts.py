@@ -1,8 +1,8 @@
 """What each of the two verifiers says of the same bytes, in one form: accepted values, or a step.
 
-Guarantee: nothing is compared that was not computed by each side from the bytes alone; pinned values
-are handed to both. A step of None in the product's answer is 0 or 16 in the twin's: before the first
-step or after the last.
+Guarantee: nothing is compared that was not computed by each side from the bytes alone; pinned
+values are handed to both. A step of None in the product's answer is 0 or 16 in the twin's: before
+the first step or after the last.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ def plain(value: Any) -> Any:
     return int(value)
 
 
-def _manifest(said: Any) -> list[Any]:
+def manifest_values(said: Any) -> list[Any]:
+    """What the product read in a manifest, in the twin's order."""
     names = "product version security_counter image_digest image_size payload_digest key_epoch"
     return [plain(getattr(said, name)) for name in names.split()]
 
@@ -89,7 +90,7 @@ def product_says(data: bytes, pinned: Pinned) -> Verdict:
         values += [plain(view.product), plain(view.release)]
         if read.static is not None:
             found = bundle.offer(read.static, view)
-            values += [plain(found.terms), _manifest(found.manifest), bytes(found.key_id)]
+            values += [plain(found.terms), manifest_values(found.manifest), bytes(found.key_id)]
     except (Malformed, Untrusted) as error:
         return Verdict(step=error.data.get("step"), why=error.reason)
     return Verdict(values)
