@@ -257,8 +257,8 @@ def main() -> None:
     for name, found in answers.items():
         calls, memory = most[name]
         sys.stdout.write(
-            f"{name:16} {found.total():8} inputs, {found['read']:7} read, {len(found) - 1:3} reasons"
-            f", at most {calls:7} calls, {memory // 1024:5} KiB\n"
+            f"{name:16} {found.total():8} inputs {found['read']:8} read {len(found) - 1:3} reasons,"
+            f" at most {calls:7} calls, {memory // 1024:5} KiB\n"
         )
     total = sum(found.total() for found in answers.values())
     sys.stdout.write(f"{total} inputs in {seconds:.0f} s, none with another answer\n")
