@@ -40,7 +40,7 @@ def with_proof(proof: Any) -> bytes:
     return Bundle(replace(FRESH, proof=proof), GOOD.static).encode()
 
 
-@settings(max_examples=500)
+@settings(max_examples=300)
 @given(st.data())
 def test_sealed_headers_of_any_form_are_judged_alike(data: st.DataObject) -> None:
     fields = rlp.decode(FRESH.proof.header)
@@ -61,7 +61,7 @@ def test_sealed_headers_of_any_form_are_judged_alike(data: st.DataObject) -> Non
 NODES = FRESH.proof.nodes
 
 
-@settings(max_examples=600)
+@settings(max_examples=300)
 @given(st.data())
 def test_nodes_of_any_form_are_judged_alike(data: st.DataObject) -> None:
     index = data.draw(st.integers(0, len(NODES) - 1))
@@ -75,7 +75,7 @@ def test_nodes_of_any_form_are_judged_alike(data: st.DataObject) -> None:
     agreed(with_proof(proof), PINNED)
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(st.data())
 def test_accounts_and_words_of_any_form_are_judged_alike(data: st.DataObject) -> None:
     """The RLP inside the two kinds of leaf."""
@@ -110,7 +110,7 @@ def walked(root: bytes, path: bytes, nodes: list[bytes]) -> tuple[str, Any]:
     return "found", (value, [given_[ref] for ref in used])
 
 
-@settings(max_examples=1500)
+@settings(max_examples=600)
 @given(st.data())
 def test_tries_of_any_form_are_walked_alike(data: st.DataObject) -> None:
     """Keys of long common beginnings, so that there are extensions and inline nodes."""
@@ -163,7 +163,7 @@ def offered(elements: Any, members: dict[int, bytes]) -> Verdict:
     return ours
 
 
-@settings(max_examples=800)
+@settings(max_examples=500)
 @given(st.integers(0, structures.places(MANIFEST) - 1), ODD)
 def test_signedmanifest_valuess_of_any_form_are_judged_alike(place: int, odd: Any) -> None:
     offered(structures.shallow(structures.replaced(MANIFEST, place, odd)), {})

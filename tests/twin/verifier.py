@@ -133,7 +133,7 @@ def unsigned(value: Any, bits: int) -> int:
 
 
 # ---------------------------------------------------------------------------------------------
-# Records: commitments.md, sections 2 to 5, and the structs of IReleaseLedger.sol
+# Records: commitments.md, sections 2 to 5 and 8, and the structs of IReleaseLedger.sol
 # ---------------------------------------------------------------------------------------------
 
 TYPES = {
@@ -253,6 +253,49 @@ def state_members(packed: int) -> dict[str, int]:
 
 def cohort(product: bytes, release: int, device: bytes) -> int:
     return int.from_bytes(keccak(product + word(release) + device), "big") % 10000
+
+
+def open_share(phases: Sequence[Mapping[str, int]], w: Mapping[str, int], running: int) -> int:
+    """Section 8: the share of the fleet, in 1/10000, whose turn has come."""
+    good, bad = w["confirmed"] - w["baselineConfirmed"], w["failed"] - w["baselineFailed"]
+    share = 0
+    for phase in phases:
+        late = 0 != phase["gateDeadline"] <= running
+        if (
+            running < phase["delay"]
+            or not (late or w["confirmed"] >= phase["minConfirmed"])
+            or bad * 10000 > phase["maxFailureBps"] * (good + bad)
+        ):
+            break
+        share = phase["bps"]
+    return share
+
+
+def eligible(
+    head: Mapping[str, int],
+    terms: Mapping[str, Any],
+    release: Mapping[str, Any],
+    device: Mapping[str, Any],
+    now: int,
+) -> str:
+    """Section 8: why a device may or may not install, in the words of `Reason`."""
+    w = state_members(release["state"]["word"])
+    running = now - head["pausedTotal"] - release["state"]["startsAt"] - w["haltedTotal"]
+    turn = cohort(terms["productId"], release["id"], device["deviceId"])
+    rules = {
+        "ProductPaused": head["pausedAt"] != 0,
+        "Revoked": w["status"] == 3,
+        "Halted": w["status"] == 2,
+        "WrongHardware": not terms["hardwareMin"] <= device["hardware"] <= terms["hardwareMax"],
+        "AttestationsMissing": terms["requiredAttestations"] & ~w["attested"] != 0,
+        "NotStarted": running < 0 or now < terms["notBefore"],
+        "Expired": 0 != terms["expiry"] <= now,
+        "NotNewer": device["version"] >= terms["version"],
+        "StepRequired": device["version"] < terms["minVersion"],
+        "CounterTooLow": terms["securityCounter"] < device["securityCounter"],
+        "CohortWaits": turn >= open_share(terms["rollout"], w, running),
+    }
+    return next((reason for reason, applies in rules.items() if applies), "Eligible")
 
 
 # ---------------------------------------------------------------------------------------------
