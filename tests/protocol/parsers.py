@@ -80,6 +80,8 @@ class Parser:
     seeds: tuple[bytes, ...]
     maximum: int | None
     """The length above which it refuses unread; None where the bytes are a region of fixed size."""
+    authentic: bool = False
+    """Whether nothing may be read but the seeds themselves."""
 
 
 def _walk(data: bytes) -> object:
@@ -158,7 +160,7 @@ def _parsers() -> Iterator[Parser]:
     yield Parser("static part", Static.decode, (STORY.static.encode(),), bundle.MAX_STATIC_BYTES)
     yield Parser("fresh part", Fresh.decode, (FRESH.encode(),), bundle.MAX_FRESH_BYTES)
     yield Parser("bundle", Bundle.decode, (BUNDLE.encode(),), bundle.MAX_BUNDLE_BYTES)
-    yield Parser("answer", _answer, (BUNDLE.encode(), Bundle(FRESH).encode()), 10**6)
+    yield Parser("answer", _answer, (BUNDLE.encode(), Bundle(FRESH).encode()), 10**6, True)
     yield Parser("acknowledgement", _acknowledged, (ack,), bundle.MAX_ACK_BYTES)
     yield Parser("stick", bundle.read_stick_prefix, (bundle.stick_prefix(bytes(500)),), 12)
     yield Parser("envelope", partial(manifest.verify, keys=samples.KEYS), envelopes, 8192)
@@ -171,6 +173,7 @@ def _parsers() -> Iterator[Parser]:
         partial(receipt.verify, public_key=samples.DEVICE_PUBLIC),
         (samples.CONFIRMED_BYTES, samples.ROLLED_BACK_BYTES, samples.REFUSED_BYTES),
         receipt.MAX_RECEIPT_BYTES,
+        authentic=True,
     )
     keys = tuple(cose.public_key_to_bytes(k) for k in (samples.SIGNING_PUBLIC, samples.P256_PUBLIC))
     yield Parser("public key", cose.public_key_from_bytes, keys, cose.MAX_KEY_BYTES)
@@ -181,7 +184,9 @@ def _parsers() -> Iterator[Parser]:
     yield Parser("trust file", TrustFile.parse, (trust,), 64 * 1024)
     yield Parser("class keys", ClassKeys.parse, (_class_keys(),), 64 * 1024)
     yield Parser("trusted state", TrustState.decode, (STATE.encode(),), 32 * 1024)
-    yield Parser("re-anchor", _reanchored, (recovering.signed(),), reanchor.MAX_REANCHOR_BYTES)
+    yield Parser(
+        "re-anchor", _reanchored, (recovering.signed(),), reanchor.MAX_REANCHOR_BYTES, True
+    )
     yield Parser("book", Book.decode, (_BOOK.encode(),), MAX_BOOK_BYTES)
     copy = copies.seal(_MAGIC, 4, _BOOK.encode())
     yield Parser("journal", _copied, (copy + bytes(len(copy)), copy + copy), None)
@@ -228,6 +233,7 @@ def feed(parser: Parser, data: bytes) -> tuple[str, Bounded]:
     try:
         with bounded.measuring():
             parser.read(data)
+        assert not parser.authentic or data in parser.seeds, "read, and nobody signed it"
     except ANSWERS as error:
         answer = error.reason
         for sentence in (error.what, error.why, error.fix):
