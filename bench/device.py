@@ -1,11 +1,11 @@
 """The device client, measured: installs beside their physical limit, memory, start-up.
 
-Install: `Agent.update` of an encrypted image from a local file up to the switch being durable (proof,
-both digests, decryption, write, fsync, cold read-back, journal) beside the *serial limit*: read,
-decrypt, hash, write, fsync, drop the cache, read, hash, one after the other with the same block size
-on the same file system. Both in turns; the ratio is the median of the ratios of neighbours, and the
-spread is said. The trial boot that follows is the bootloader's time, and not counted. Memory and CPU
-are those of whole processes.
+Install: `Agent.update` of an encrypted image from a local file up to the switch being durable
+(proof, both digests, decryption, write, fsync, cold read-back, journal) beside the *serial limit*:
+read, decrypt, hash, write, fsync, drop the cache, read, hash, one after the other with the same
+block size on the same file system. Both in turns; the ratio is the median of the ratios of
+neighbours, and the spread is said. The trial boot that follows is the bootloader's time, and not
+counted. Memory and CPU are those of whole processes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives import serialization
 
-from device_client import home
+from device_client import flash, home
 from device_client.adapters.directory import Directory
 from device_client.adapters.stick import StickSource
 from device_client.adapters.virtual_boot import VirtualBoot
@@ -41,7 +41,7 @@ from tests.device_client import registry as world
 from tests.device_client.http_registry import serving
 
 PAIRS = 7
-BLOCK = 1 << 20
+BLOCK = flash.BLOCK
 
 
 def rows() -> Iterator[dict[str, Any]]:
@@ -100,6 +100,7 @@ class NotingBoot(VirtualBoot):
     armed_at = 0.0
 
     def arm(self, slot: str, entry: Entry, attempts: int) -> None:
+        """The switch."""
         super().arm(slot, entry, attempts)
         self.armed_at = time.perf_counter()
 
@@ -191,7 +192,7 @@ def provision(folder: Path, chain: world.Chain, registry: str = "http://127.0.0.
 
 # -- whole processes -------------------------------------------------------------------------------
 
-# The highest resident memory is asked of the process itself: what wait4 tells includes its parent's.
+# The highest memory is asked of the process itself: what wait4 tells includes its parent's.
 _COMMAND = """
 import sys
 from device_client.cli import main

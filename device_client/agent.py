@@ -73,6 +73,7 @@ class Agent:
             feed(Told(situation(self._parts.boot.record(), state.target)))
         state = self.book.state
         if state.stage is Stage.VERIFYING and state.target is not None and state.target.former:
+            current.leave = Leave.NOW  # the owner's rollback, cut short
             feed(Told(Event.RESUME))
         self._freeze_if_due()
         if state.stage is Stage.FROZEN and not self.trust.frozen:
@@ -127,7 +128,7 @@ class Agent:
 
     def rollback(self) -> Report:
         """The owner wants the former image: ends a trial, or tries the other confirmed image."""
-        current = self._begin()
+        current = self._begin(Leave.NOW)
         if self.book.state.stage is Stage.TRIAL:
             self._engine.feed(Told(Event.SICK, reason=OWNER))
             return current.end()

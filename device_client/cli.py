@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from device_client.adapters.boot_backends import BACKENDS
 from protocol.errors import FirmledgerError, Misuse
 
 if TYPE_CHECKING:
@@ -100,6 +101,10 @@ def _add_init(init: argparse.ArgumentParser) -> None:
     init.add_argument("--health-deadline", type=int, default=60, metavar="SECONDS")
     init.add_argument("--confirm", choices=("auto", "owner"), default="auto")
     init.add_argument(
+        "--boot", choices=BACKENDS, default="virtual", help="what boots this device: docs/boot"
+    )
+    init.add_argument("--board", type=Path, metavar="FILE", help="tables of the boot backend")
+    init.add_argument(
         "--production", action="store_true", help="refuse what is fit for trials only"
     )
     init.add_argument("--force", action="store_true", help="start anew; the device key is kept")
@@ -110,7 +115,7 @@ def _add_init(init: argparse.ArgumentParser) -> None:
 
 def _init(options: argparse.Namespace) -> int:
     from device_client.adapters.directory import read_bounded
-    from device_client.config import Config
+    from device_client.config import Config, read_board
     from device_client.home import create, factory_image
     from protocol.trustfile import MAX_TRUST_BYTES
 
@@ -128,6 +133,7 @@ def _init(options: argparse.Namespace) -> int:
         health_check=health_check,
         health_deadline=options.health_deadline,
         confirm=options.confirm,
+        board=read_board(options.boot, options.board),
     )
     keys = options.class_key or options.trust.with_name(options.trust.name + ".key")
     trusted = create(

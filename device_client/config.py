@@ -14,6 +14,7 @@ from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import Any
 
+from device_client.adapters.boot_backends import Board
 from device_client.adapters.directory import read_bounded
 from device_client.core.policy import Hold, Mode, Policy, Window
 from protocol.errors import LocalFault, Malformed, Misuse
@@ -46,6 +47,7 @@ class Config:
     slot_bytes: int = 0
     poll_interval: int = 3600
     longest_interval: int = 86400
+    board: Board = field(default_factory=Board)
 
     @property
     def policy(self) -> Policy:
@@ -92,31 +94,29 @@ class Config:
         }
         lines = []
         for f in fields(self):
+            if f.name == "board":
+                continue
             if f.name in notes:
                 lines.append(f"\n# {notes[f.name]}")
             lines.append(f"{f.name} = {json.dumps(getattr(self, f.name))}")
         return (
-            "# Settings of this device; docs/device.md explains them.\n" + "\n".join(lines) + "\n"
+            "# Settings of this device; docs/device.md explains them.\n"
+            + "".join(line + "\n" for line in lines)
+            + self.board.to_toml()
         )
 
     @classmethod
     def parse(cls, data: bytes) -> Config:
         """The settings in ``data``; `Malformed` or `Misuse` if they are not all in order."""
-        try:
-            document = tomllib.loads(data.decode())
-        except (ValueError, RecursionError) as error:
-            raise Malformed(
-                "config-syntax",
-                "config.toml refused",
-                str(error)[:200],
-                "correct the line, or set the device up again",
-            ) from None
-        known = {f.name: f for f in fields(cls)}
+        document = _document(data)
+        tables = {k: document.pop(k) for k, v in list(document.items()) if isinstance(v, dict)}
+        boot = document.pop("boot", "virtual")
+        known = {f.name: f for f in fields(cls) if f.name != "board"}
         for name, value in document.items():
             if name not in known:
                 raise _wrong(f"{name[:40]!r} is no setting")
             _require_type(name, value, str(known[name].type))
-        config = cls(**document)
+        config = cls(**document, board=Board.parse(boot, tables))
         config._check()
         return config
 
@@ -134,7 +134,21 @@ class Config:
                 raise _wrong(f"{name} is not between {least} and {most}")
         if self.profile not in ("trial", "production") or self.confirm not in ("auto", "owner"):
             raise _wrong("profile is trial or production, confirm is auto or owner")
+        if self.board.boot == "qemu" and self.health_check:
+            raise _wrong("with boot = 'qemu' the console is the health check; name no other")
         _ = self.policy, self.zone
+
+
+def _document(data: bytes) -> dict[str, Any]:
+    try:
+        return tomllib.loads(data.decode())
+    except (ValueError, RecursionError) as error:
+        raise Malformed(
+            "config-syntax",
+            "config.toml refused",
+            str(error)[:200],
+            "correct the line, or set the device up again",
+        ) from None
 
 
 def _require_type(name: str, value: Any, wanted: str) -> None:
@@ -160,3 +174,12 @@ def read_config(root: Path) -> Config:
             "run `firmledger-device -C DIR init`",
         )
     return Config.parse(read_bounded(root / "config.toml", MAX_CONFIG_BYTES))
+
+
+def read_board(boot: str, tables: Path | None) -> Board:
+    """The backend ``boot`` with the tables in a file, or with its own defaults."""
+    document = _document(read_bounded(tables, MAX_CONFIG_BYTES)) if tables else {}
+    for name, value in document.items():
+        if not isinstance(value, dict):
+            raise _wrong(f"{name[:40]!r} is no table of a boot backend")
+    return Board.parse(boot, document)

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from device_client.adapters.boot_backends import REAL
 from device_client.adapters.directory import read_bounded
 from device_client.config import read_config
-from device_client.home import paths_of_slots
 from device_client.memory import BUILD_TIME
 from protocol.trustfile import MAX_TRUST_BYTES, TrustFile
 
@@ -51,8 +51,9 @@ def _secrets(root: Path) -> Iterator[Check]:
 
 
 def _shared(root: Path) -> Iterator[Check]:
-    names = (".", "slots", "journal.bin", "boot.env", "trust.json", "config.toml")
-    paths = [root / name for name in names] + list(paths_of_slots(root).values())
+    names = (".", "slots", "journal.bin", "boot.env", "boot.entries", "trust.json", "config.toml")
+    slots = read_config(root).board.paths(root)
+    paths = [root / name for name in names] + list(slots.values())
     writable = [p for p in paths if p.exists() and _mode(p) & 0o022]
     for path in writable:
         yield Check("writable", OPEN, f"{path.name} is writable by others", f"chmod go-w {path}")
@@ -108,14 +109,14 @@ def _trust(root: Path) -> Iterator[Check]:
 
 def _boot(root: Path) -> Iterator[Check]:
     config = read_config(root)
-    if config.profile == "production":
+    if config.profile == "production" and config.board.boot not in REAL:
         yield Check(
             "boot",
             WARNING,
             "the bootloader is simulated: what really boots is not under its control",
             "use a boot backend of the board",
         )
-    if not config.health_check:
+    if not config.health_check and config.board.boot != "qemu":
         yield Check(
             "health",
             WARNING,

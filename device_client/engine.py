@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from device_client import flash
 from device_client.core import policy as rules
 from device_client.core.book import Book
-from device_client.core.machine import Effect, Event, State, Told, outcome, situation, step
+from device_client.core.machine import Effect, Event, Stage, State, Told, outcome, situation, step
 from device_client.core.policy import Decision, Hold, Leave
 from device_client.core.slots import Entry, Standing, other
 from device_client.core.types import Target
@@ -33,6 +33,8 @@ from protocol.ledger import Reason
 from protocol.receipt import Outcome
 
 NOTHING, WAITING = "nothing", "waiting"
+ROOM_TAKEN = (Stage.DOWNLOADING, Stage.VERIFYING)
+"""Stages in which the slot has been given its room, or a full disk was said."""
 
 
 @dataclass
@@ -103,10 +105,13 @@ class Engine:
 
     def judge(self, target: Target) -> Decision:
         """The owner's rules, for this moment."""
+        around = self._parts.site.observe()
+        if self._memory.book.state.target == target and self._memory.book.state.stage in ROOM_TAKEN:
+            around = replace(around, free=None)  # it lies in its slot
         return rules.decide(
             self._profile.policy,
             target,
-            self._parts.site.observe(),
+            around,
             self.round.leave,
             self._memory.book.state.box,
             self._memory.now(),

@@ -1,15 +1,20 @@
 """From a source's ciphertext to a checked image in a slot: one pass, bounded memory.
 
-Fetching, hashing the ciphertext and decrypting run in one thread, hashing the plaintext and writing
-in the caller's; between them at most `QUEUED` blocks of `BLOCK` bytes wait. The caller's thread
-alone writes, and says what is durable.
+Fetching, hashing the ciphertext and decrypting run in one thread, writing in the caller's; between
+them at most `QUEUED` blocks of `BLOCK` bytes wait. The caller's thread alone writes, and says what
+is durable.
+
+Each byte is hashed twice, not three times: as ciphertext when it comes (`fetch`: is this what the
+manifest names?), and as plaintext when it is read back (`read_back`: is this what will boot?). A
+plaintext that is right in the slot was right on its way there.
 
 Guarantees:
 
 * Not one byte beyond the announced size is taken, and none is written that was not asked for.
-* `fetch` returns normally only if both digests are those of the manifest and all is durable.
+* `fetch` returns normally only if the payload is the manifest's and all of it is durable; only
+  `read_back` says that the image is.
 * Progress is reported only for bytes that are durable; a later `fetch` goes on from there. It
-  rebuilds both hashes from what is in the slot, and starts over if that does not come out right.
+  rebuilds the hash from what is in the slot, and starts over if that does not come out right.
 * `read_back` hashes what the medium holds, not what a cache remembers.
 
 It does *not* decide, switch or journal.
@@ -21,7 +26,6 @@ import hashlib
 import queue
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Protocol
 
 from device_client.core.types import Target
@@ -35,24 +39,20 @@ QUEUED = 4
 STRIDE = 16 << 20
 """Bytes between two points from which a download can go on."""
 
-SPOILED = frozenset({"payload-digest", "image-digest", "payload-length", "read-back"})
+SPOILED = frozenset({"payload-digest", "payload-length", "read-back"})
 """Reasons that say the bytes are wrong, not the way they came."""
 
 Durable = Callable[[int], None]
 
 
-class _Hash(Protocol):
-    def update(self, data: bytes | bytearray | memoryview, /) -> None: ...
+class Hash(Protocol):
+    """A running digest."""
 
-    def digest(self) -> bytes: ...
+    def update(self, data: bytes | bytearray | memoryview, /) -> None:
+        """The next piece."""
 
-
-@dataclass
-class Hashes:
-    """Running digests of ciphertext and plaintext up to one offset."""
-
-    cipher: _Hash = field(default_factory=hashlib.sha256)
-    plain: _Hash = field(default_factory=hashlib.sha256)
+    def digest(self) -> bytes:
+        """Of all pieces so far."""
 
 
 def fetch(
@@ -69,31 +69,34 @@ def fetch(
 ) -> None:
     """Write the image of ``target`` to ``slot``, from byte ``progress`` on.
 
-    `Untrusted` (payload-digest, image-digest, payload-length) if the bytes are not the manifest's;
+    `Untrusted` (payload-digest, payload-length) if the bytes are not the manifest's;
     `Unreachable` and `LocalFault` pass through, with everything up to there made durable.
     """
     slots.reserve(slot, target.image_size)
     while True:
-        hashes = rehash(slots, slot, progress, content_key, block) if progress else Hashes()
-        pieces = _decrypted(source, target, content_key, progress, hashes, block)
-        _write(pieces, slots, slot, target, progress, hashes, durable, stride)
-        wrong = _mismatch(target, hashes)
-        if wrong is None:
+        digest = rehash(slots, slot, progress, content_key, block) if progress else hashlib.sha256()
+        pieces = _decrypted(source, target, content_key, progress, digest, block)
+        _write(pieces, slots, slot, progress, durable, stride)
+        if digest.digest() == target.payload_digest:
             return
         if progress == 0:
-            raise wrong
+            raise Untrusted(
+                "payload-digest",
+                "image refused",
+                "the payload is not the one that the manifest names",
+                "get it from another source; the device keeps its present image",
+            )
         progress = 0  # what was resumed from may have been damaged since: once more from the start
 
 
 def rehash(
     slots: SlotStore, slot: str, size: int, content_key: tuple[bytes, bytes], block: int = BLOCK
-) -> Hashes:
-    """The hashes of the first ``size`` bytes in the slot; the ciphertext is made again."""
-    hashes, encryptor = Hashes(), Encryptor(*content_key)
+) -> Hash:
+    """The payload's hash so far, from the ``size`` bytes of image in the slot."""
+    digest, encryptor = hashlib.sha256(), Encryptor(*content_key)
     for piece in _stored(slots, slot, size, block):
-        hashes.plain.update(piece)
-        hashes.cipher.update(encryptor.update(bytes(piece)))
-    return hashes
+        digest.update(encryptor.update(bytes(piece)))
+    return digest
 
 
 def read_back(slots: SlotStore, slot: str, target: Target, block: int = BLOCK) -> None:
@@ -107,8 +110,8 @@ def read_back(slots: SlotStore, slot: str, target: Target, block: int = BLOCK) -
         raise Untrusted(
             "read-back",
             "image refused",
-            f"slot {slot} does not hold what was written to it",
-            "check the medium; the device keeps its present image",
+            f"slot {slot} does not hold the image that the manifest names",
+            "check the medium, and with the maker; the device keeps its present image",
         )
 
 
@@ -148,7 +151,7 @@ def _decrypted(
     target: Target,
     content_key: tuple[bytes, bytes],
     offset: int,
-    hashes: Hashes,
+    digest: Hash,
     block: int,
 ) -> Iterator[bytes]:
     """The plaintext in blocks; the ciphertext is counted and hashed on the way."""
@@ -158,7 +161,7 @@ def _decrypted(
         left -= len(piece)
         if left < 0:
             raise _length(target, "more")
-        hashes.cipher.update(piece)
+        digest.update(piece)
         yield decryptor.update(piece)
     if left:
         raise _length(target, "less")
@@ -190,9 +193,7 @@ def _write(
     pieces: Iterator[bytes],
     slots: SlotStore,
     slot: str,
-    target: Target,
     offset: int,
-    hashes: Hashes,
     durable: Durable,
     stride: int,
 ) -> None:
@@ -209,7 +210,6 @@ def _write(
         try:
             for piece in ready:
                 slots.write(slot, offset, piece)
-                hashes.plain.update(piece)
                 offset += len(piece)
                 if offset - reported >= stride:
                     save()
@@ -217,21 +217,6 @@ def _write(
             save()  # what came is not asked for again
             raise
     save()
-
-
-def _mismatch(target: Target, hashes: Hashes) -> Untrusted | None:
-    for name, found, wanted in (
-        ("payload", hashes.cipher.digest(), target.payload_digest),
-        ("image", hashes.plain.digest(), target.image_digest),
-    ):
-        if found != wanted:
-            return Untrusted(
-                f"{name}-digest",
-                "image refused",
-                f"the {name} is not the one that the manifest names",
-                "get it from another source; the device keeps its present image",
-            )
-    return None
 
 
 def _length(target: Target, than: str) -> Untrusted:

@@ -6,7 +6,9 @@
 ``device.json``   shared  what the maker enrols: id and public key
 ``keys/``         secret  device key and class keys (0700, files 0600); back them up
 ``journal.bin``   own     the book: trust, counter, receipts; without it the device starts anew
-``boot.env``      own     the boot record
+``boot.env``      own     the boot record, where the bootloader is simulated
+``boot.entries``  own     what the slots hold, where a board's own command boots
+``console.log``   own     what the machine printed last, where QEMU boots
 ``slots/``        own     the two images
 ``lock``          own     held by the one process that works here
 ================  ====  ==========================================================================
@@ -19,9 +21,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from device_client.adapters.boot_backends import Board, OpenBoard, open_board
 from device_client.adapters.directory import (
     Directory,
     mapped,
@@ -29,23 +33,23 @@ from device_client.adapters.directory import (
     sync_directory,
     write_secret,
 )
-from device_client.adapters.file_slots import MAX_SLOT_BYTES, FileSlots, region
+from device_client.adapters.file_slots import MAX_SLOT_BYTES
 from device_client.adapters.identity import FileIdentity, create_device_key, stored_class_keys
 from device_client.adapters.journal import REGION as JOURNAL
 from device_client.adapters.journal import FileJournal
 from device_client.adapters.system import CommandHealth, ConfiguredSite, SystemClock
 from device_client.adapters.virtual_boot import REGION as BOOT
-from device_client.adapters.virtual_boot import VirtualBoot
 from device_client.agent import Agent
 from device_client.config import Config, read_config
 from device_client.core.book import Book
 from device_client.core.machine import State
-from device_client.core.slots import SLOTS, Entry, factory
+from device_client.core.slots import SLOTS, BootRecord, Entry, factory
 from device_client.core.trust import TrustState
 from device_client.engine import Progress, silent
+from device_client.flash import digest_of
 from device_client.ports import Clock, HealthCheck, Site, Source
 from device_client.profile import Parts, Profile
-from protocol.errors import Misuse
+from protocol.errors import LocalFault, Misuse
 from protocol.ids import Digest
 from protocol.trustfile import MAX_TRUST_BYTES, ClassKeys, TrustFile
 
@@ -55,7 +59,7 @@ _LOCK = "lock"
 
 def paths_of_slots(root: Path) -> dict[str, Path]:
     """Where each slot's image lies."""
-    return {slot: root / region(slot) for slot in SLOTS}
+    return Board().paths(root)
 
 
 def create(
@@ -88,7 +92,7 @@ def create(
     try:
         disk.reserve(_LOCK, 1)
         disk.lock(_LOCK)
-        _write_state(disk, root, trusted, image)
+        _write_state(disk, root, trusted, image, config)
     finally:
         disk.close()
     return trusted
@@ -133,19 +137,47 @@ def _write_files(
         (root / name).chmod(0o644)
 
 
-def _write_state(disk: Directory, root: Path, trusted: TrustFile, image: bytes) -> None:
-    slots = FileSlots(disk)
-    for slot in SLOTS:
-        slots.reserve(slot, 1)
-    slots.reserve("a", len(image))
-    slots.write("a", 0, image)
-    slots.sync("a")
-    digest = Digest(hashlib.sha256(image).digest())
-    VirtualBoot(disk, slots).provision(factory(Entry(digest=digest, size=len(image))))
+def _write_state(
+    disk: Directory, root: Path, trusted: TrustFile, image: bytes, config: Config
+) -> None:
+    entry = Entry(digest=Digest(hashlib.sha256(image).digest()), size=len(image))
+    opened = open_board(config.board, root, disk)
+    with opened.closing:
+        if opened.running is None:
+            _write_image(opened, image)
+            opened.boot.provision(factory(entry))
+            if config.board.boot == "qemu":
+                opened.boot.reboot()  # an image that never comes up is no fallback
+        else:
+            _adopt(opened, opened.running(), entry)
     book = Book(state=State(), trust=TrustState.first(trusted).encode())
     FileJournal(disk).commit(book.encode())
     with mapped(f"setting up {root}"):
         sync_directory(root)
+
+
+def _write_image(opened: OpenBoard, image: bytes) -> None:
+    """A simulated board is made to run ``image``, in slot a."""
+    for slot in SLOTS:
+        opened.slots.reserve(slot, 1)
+    opened.slots.reserve("a", len(image))
+    opened.slots.write("a", 0, image)
+    opened.slots.sync("a")
+
+
+def _adopt(opened: OpenBoard, running: str, entry: Entry) -> None:
+    """A real board runs an image already; it is recorded, never written. `LocalFault` if not."""
+    if digest_of(opened.slots, running, entry.size) != entry.digest:
+        raise LocalFault(
+            "another-image",
+            "set-up refused",
+            f"slot {running} runs, but does not hold the image that was given",
+            "give the very image that the device runs: `init --image FILE`",
+        )
+    record = factory(entry)
+    if running != record.primary:
+        record = BootRecord(running, running, 0, record.b, record.a)
+    opened.boot.provision(record)
 
 
 @dataclass
@@ -155,11 +187,11 @@ class Device:
     agent: Agent
     config: Config
     profile: Profile
-    _disk: Directory
+    _open: ExitStack
 
     def close(self) -> None:
-        """Let go of the directory."""
-        self._disk.close()
+        """Let go of the directory, the slots, and what runs for the device."""
+        self._open.close()
 
     def __enter__(self) -> Device:
         return self
@@ -189,24 +221,23 @@ def open_device(
         attempts=config.attempts,
         owner_confirms=config.confirm == "owner",
     )
-    disk = Directory(root)
-    try:
+    with ExitStack() as stack:
+        disk = Directory(root)
+        stack.callback(disk.close)
         disk.lock(_LOCK)
-        slots = FileSlots(disk, config.slot_bytes or MAX_SLOT_BYTES)
+        opened = open_board(config.board, root, disk, config.slot_bytes)
+        stack.enter_context(opened.closing)
         parts = Parts(
             source=source or _http(config, trusted),
-            slots=slots,
-            boot=VirtualBoot(disk, slots),
+            slots=opened.slots,
+            boot=opened.boot,
             journal=FileJournal(disk),
             clock=clock or SystemClock(),
             identity=FileIdentity(root / "keys/device.json", root / "keys/class.json"),
-            health=health or _health(root, config),
+            health=health or opened.health or _health(root, config),
             site=site or _site(root, config),
         )
-        return Device(Agent(profile, parts, progress), config, profile, disk)
-    except BaseException:
-        disk.close()
-        raise
+        return Device(Agent(profile, parts, progress), config, profile, stack.pop_all())
 
 
 def with_source(device: Device, source: Source, progress: Progress = silent) -> Agent:
@@ -226,7 +257,8 @@ def _http(config: Config, trusted: TrustFile) -> Source:
 
 
 def _health(root: Path, config: Config) -> HealthCheck:
-    return CommandHealth(config.health_check, config.health_deadline, paths_of_slots(root), root)
+    paths = config.board.paths(root)
+    return CommandHealth(config.health_check, config.health_deadline, paths, root)
 
 
 def _site(root: Path, config: Config) -> Site:
@@ -239,4 +271,5 @@ def _site(root: Path, config: Config) -> Site:
         busy_command=config.busy_command,
         metered_file=path(config.metered_file),
         battery_file=path(config.battery_file),
+        reserved=bool(config.board.slots.a),
     )

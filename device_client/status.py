@@ -9,10 +9,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from device_client.adapters.boot_backends import open_board
 from device_client.adapters.directory import Directory, read_bounded
-from device_client.adapters.file_slots import FileSlots
 from device_client.adapters.journal import FileJournal
-from device_client.adapters.virtual_boot import VirtualBoot
 from device_client.config import read_config
 from device_client.core.book import Book
 from device_client.core.slots import SLOTS, BootRecord
@@ -32,7 +31,7 @@ def read_status(root: Path, now: int) -> dict[str, Any]:
     disk = Directory(root)
     try:
         raw = FileJournal(disk).read()
-        record = VirtualBoot(disk, FileSlots(disk)).record()
+        record = open_board(config.board, root, disk).boot.record()
     finally:
         disk.close()
     if raw is None:

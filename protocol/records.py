@@ -231,7 +231,7 @@ def _plain(abi: str, value: Any) -> Any:
 def _json_scalar(abi: str, value: Any) -> Any:
     if isinstance(value, bytes):
         return "0x" + value.hex()
-    return str(value) if abi in ("uint64", "uint256") else value
+    return str(int(value)) if abi in ("uint64", "uint256") else value
 
 
 def _from_json(abi: str, value: Any) -> Any:

@@ -1,8 +1,9 @@
 """The table, whole: every state that can be reached, every event, and what must hold after each.
 
-A model of the device (the real table over the real slot rules, with nothing simulated but chance) is
-walked from a new device until no new state turns up. Chance is everything the agent does not decide:
-what a poll finds, whether bytes are right, whether an image boots, whether the power stays on.
+A model of the device (the real table over the real slot rules, nothing simulated but chance) is
+walked from a new device until no new state turns up. Chance is everything the agent does not
+decide: what a poll finds, whether bytes are right, whether an image boots, whether the power stays
+on.
 """
 
 from __future__ import annotations

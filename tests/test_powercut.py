@@ -1,17 +1,18 @@
 """The power may go at any moment: the device boots a valid image, and goes on from there.
 
 A chain of updates (a good one, one that fails its health check, another good one, with receipts
-delivered and reboots in between) runs once over a simulated medium that records every operation. From
-every operation the media are made that a cut just before it may leave (`tests.world.flash`): lost,
-torn, reordered. Each must then
+delivered and reboots in between) runs once over a simulated medium that records every operation.
+From every operation the media are made that a cut just before it may leave (`tests.world.flash`):
+lost, torn, reordered. Each must then
 
 * *boot*: the image that ran before, or the one being installed, byte for byte;
 * *remember*: the journal holds the last commit that had returned, or the one being made; nothing
   acknowledged is taken back;
 * *go on*: the device ends where it would have ended without the cut, with the same final receipts.
 
-Each image is tried with a bootloader that hashes what it boots and with one that takes the record's
-word. That the harness can find faults is shown by planting some: it must find every one of them.
+Of some states the recovery is cut as well. All of it runs with a bootloader that hashes what it
+boots and with one that takes the record's word. That the harness can find faults is shown by
+planting some: it must find every one of them.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class NotingJournal(FileJournal):
 
 @dataclass
 class Recorded:
-    """The chain of updates, run once without a cut. A commit: at which operation it had returned."""
+    """The chain of updates, run once without a cut. Commits: at which operation each returned."""
 
     moments: list[Moment]
     phases: list[int]

@@ -71,9 +71,10 @@ class ConfiguredSite:
         busy_command: Sequence[str] = (),
         metered_file: Path | None = None,
         battery_file: Path | None = None,
+        reserved: bool = False,
     ) -> None:
-        """``slots``: the folder of the slots, whose file system must have room."""
-        self._slots = slots
+        """``slots``: the folder of the slots, which must have room unless they are ``reserved``."""
+        self._slots, self._reserved = slots, reserved
         self._busy_file, self._busy_command = busy_file, list(busy_command)
         self._metered_file, self._battery_file = metered_file, battery_file
 
@@ -83,7 +84,8 @@ class ConfiguredSite:
         if self._busy_command and not busy:
             busy = _run(self._busy_command, CHECK_SECONDS, self._slots.parent) in (0, None)
         metered = self._metered_file is not None and self._metered_file.exists()
-        return Surroundings(busy, self._battery(), metered, self._free())
+        free = None if self._reserved else self._free()
+        return Surroundings(busy, self._battery(), metered, free)
 
     def _battery(self) -> int | None:
         if self._battery_file is None:

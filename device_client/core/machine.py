@@ -11,6 +11,7 @@ Rules:
 4. The security counter rises in one place: when a release that was on trial was KEPT. It never
    falls, and an image of the owner's rollback (`Target.former`) leaves it alone.
 5. A release whose trial failed goes into the penalty box, and leaves it only by the owner's word.
+   Policy is asked before the first byte, before a download goes on, and before the switch.
 6. `Effect.REPORT` is performed inside the commit of the very state that it stands with: a final
    outcome is journalled together with the transition that made it final.
 
@@ -206,13 +207,17 @@ TABLE: Mapping[tuple[Stage, Event], Row] = {
     # The inactive slot is being written. Another offer starts from the first byte.
     (_S.DOWNLOADING, _E.FETCHED): Row(_S.VERIFYING, (_F.READ_BACK, _F.RENEW)),
     (_S.DOWNLOADING, _E.STOPPED): Row(_S.DOWNLOADING),
-    (_S.DOWNLOADING, _E.RESUME): Row(_S.DOWNLOADING, (_F.VACATE, _F.DOWNLOAD)),
+    (_S.DOWNLOADING, _E.RESUME): Row(_S.DOWNLOADING, (_F.JUDGE,)),
+    (_S.DOWNLOADING, _E.GO): Row(_S.DOWNLOADING, (_F.VACATE, _F.DOWNLOAD)),
+    (_S.DOWNLOADING, _E.HOLD): Row(_S.DOWNLOADING),
     (_S.DOWNLOADING, _E.SPOILED): Row(_S.IDLE, (_F.REPORT,), _drop),
     (_S.DOWNLOADING, _E.OFFER): Row(_S.OFFERED, (_F.JUDGE,), _take),
     (_S.DOWNLOADING, _E.NOTHING): Row(_S.IDLE, (), _drop),
     (_S.DOWNLOADING, _E.FREEZE): Row(_S.FROZEN, (), _drop),
-    # Written; checked once more from the medium, and on the ledger.
-    (_S.VERIFYING, _E.VERIFIED): Row(_S.INSTALLED, (_F.ARM, _F.REBOOT, _F.LOOK)),
+    # Written; checked once more from the medium, and on the ledger; switched when policy says so.
+    (_S.VERIFYING, _E.VERIFIED): Row(_S.VERIFYING, (_F.JUDGE,)),
+    (_S.VERIFYING, _E.GO): Row(_S.INSTALLED, (_F.ARM, _F.REBOOT, _F.LOOK)),
+    (_S.VERIFYING, _E.HOLD): Row(_S.VERIFYING),
     (_S.VERIFYING, _E.STOPPED): Row(_S.VERIFYING),
     (_S.VERIFYING, _E.RESUME): Row(_S.VERIFYING, (_F.READ_BACK, _F.RENEW)),
     (_S.VERIFYING, _E.SPOILED): Row(_S.IDLE, (_F.REPORT,), _drop),

@@ -66,9 +66,13 @@ def make(
     *,
     signing_key: ed25519.Ed25519PrivateKey = SIGNING_KEY,
     product: ProductId = PRODUCT,
+    claimed: bytes | None = None,
     **terms: object,
 ) -> Made:
-    """A signed release of ``image``; ``terms`` replace members of the terms."""
+    """A signed release of ``image``; ``terms`` replace members of the terms.
+
+    ``claimed``: the image that manifest and terms name, if it is another one.
+    """
     seed = sha256(version.encode() + image)
     key, iv = bytes(seed[:16]), bytes(seed[16:])
     ephemeral = ec.derive_private_key(int.from_bytes(seed, "big") >> 1, ec.SECP256R1())
@@ -78,7 +82,7 @@ def make(
         product=product,
         version=Version.parse(version),
         security_counter=counter,
-        image_digest=sha256(image),
+        image_digest=sha256(image if claimed is None else claimed),
         image_size=len(image),
         payload_digest=sha256(ciphertext),
         encryption_info=info,
@@ -123,6 +127,10 @@ def governance() -> Governance:
     )
 
 
+MADE: dict[object, Fresh] = {}
+"""Proofs made before: the same state at the same height has the same one."""
+
+
 @dataclass
 class Chain:
     """Product, releases, and a clock of blocks."""
@@ -133,7 +141,6 @@ class Chain:
     releases: dict[int, tuple[Made, State]] = field(default_factory=dict)
     logs: dict[int, list[bytes]] = field(default_factory=dict)
     keys: tuple[SigningKey, ...] = governance().keys
-    _cache: dict[object, tuple[object, Fresh]] = field(default_factory=dict)
 
     @property
     def anchor(self) -> Anchor:
@@ -188,12 +195,13 @@ class Chain:
         sealed_by: list[sealed.Validator] | None = None,
         extra: int = 0,
     ) -> Fresh:
-        """What the chain says of a release now; ``extra`` makes another block of the same height."""
-        key = (self.number, release_id, tuple(group or ()), tuple(sealed_by or ()), extra)
-        state = (self.time, self.head, self.keys, tuple(self.releases.items()))
-        if key not in self._cache or self._cache[key][0] != state:
-            self._cache[key] = state, self._fresh(release_id, group, sealed_by, extra)
-        return self._cache[key][1]
+        """What the chain says of a release now; ``extra`` makes another block of that height."""
+        releases = tuple((n, m.static.terms, state) for n, (m, state) in self.releases.items())
+        which = (release_id, tuple(group or ()), tuple(sealed_by or ()), extra)
+        key = (self.number, self.time, self.head, self.keys, releases, which)
+        if key not in MADE:
+            MADE[key] = self._fresh(release_id, group, sealed_by, extra)
+        return MADE[key]
 
     def _fresh(
         self,
@@ -329,7 +337,13 @@ class Place:
         return self.around
 
 
-def trust_file(chain: Chain, *, max_age: int = 3600, embedded: bool = False) -> TrustFile:
+def trust_file(
+    chain: Chain,
+    *,
+    max_age: int = 3600,
+    embedded: bool = False,
+    recovery: tuple[str, ...] = (),
+) -> TrustFile:
     return TrustFile(
         chain_id=LEDGER.chain_id,
         contract=LEDGER.contract,
@@ -340,8 +354,8 @@ def trust_file(chain: Chain, *, max_age: int = 3600, embedded: bool = False) -> 
         product_name="thermostat",
         signing_keys=(),
         max_age=max_age,
-        recovery_threshold=0,
-        recovery_keys=(),
+        recovery_threshold=min(2, len(recovery)),
+        recovery_keys=recovery,
         registries=(),
         embedded=embedded,
     )

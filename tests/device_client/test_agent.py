@@ -340,7 +340,7 @@ def test_a_contradiction_in_an_acknowledgement_freezes_too() -> None:
     assert agent.book.state.stage is Stage.FROZEN
 
 
-# -- what the ledger does not allow ------------------------------------------------------------------
+# -- what the ledger does not allow ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -412,7 +412,7 @@ def test_the_counter_does_not_rise_before_confirmation() -> None:
     assert agent.book.state.counter == 9
 
 
-# -- what the owner does not allow ------------------------------------------------------------------
+# -- what the owner does not allow -----------------------------------------------------------------
 
 
 def test_ask_waits_for_consent_and_the_receipt_says_who_gave_it() -> None:
@@ -454,6 +454,29 @@ def test_a_busy_device_is_never_forced(around: Surroundings, hold: Hold) -> None
     assert top.registry.asked == []
     top.place.around = Surroundings(battery=30, free=3000)
     assert top.agent().update().outcome == Outcome.CONFIRMED
+
+
+def test_a_device_that_became_busy_during_the_download_is_not_rebooted() -> None:
+    top = released()
+    slow(top, 10, lambda: setattr(top.place, "around", Surroundings(busy=True)))
+    report = top.agent().update()
+    assert (report.outcome, report.reason) == ("waiting", Hold.BUSY)
+    assert top.agent().book.state.stage is Stage.VERIFYING and top.runs() == FACTORY
+    assert top.agent().update().reason == Hold.BUSY
+    top.place.around = Surroundings(free=0)
+    assert top.agent().update().outcome == Outcome.CONFIRMED
+    assert len(top.registry.asked) == 1
+
+
+def test_a_download_goes_on_only_when_policy_lets_it() -> None:
+    top = released()
+    top.registry.piece, top.registry.cut_after = 300, 1500
+    with pytest.raises(Unreachable):
+        top.agent().update()
+    top.policy = Policy(windows=(Window(frozenset(range(7)), 0, 1),))
+    assert top.agent().update().reason == Hold.WINDOW
+    assert top.agent().book.state.progress == 1500
+    assert top.agent().update(Leave.NOW).outcome == Outcome.CONFIRMED
 
 
 def test_what_waits_and_is_halted_meanwhile_is_dropped() -> None:
@@ -546,6 +569,15 @@ def test_a_changed_payload_is_refused(change: Callable[[bytes], bytes], reason: 
     agent.deliver()
     told = [(r.outcome, r.reason) for r in receipts_of(top.registry)]
     assert told == [(Outcome.REFUSED, reason), (Outcome.CONFIRMED, "")]
+
+
+def test_a_payload_that_decrypts_to_another_image_is_not_booted() -> None:
+    """Signed by the maker's key and agreed on the ledger, and still not what was agreed."""
+    top = bench_top()
+    honest, other = image_of("1.0.0"), image_of("other")
+    top.registry.chain.publish(make(other, "1.0.0", claimed=honest))
+    assert refusal(top, Leave.NOW).reason == "read-back"
+    assert top.agent().parts.boot.record().entry("b").standing is Standing.EMPTY
 
 
 class LyingFlash(Flash):
@@ -749,7 +781,7 @@ def test_one_receipt_in_trouble_does_not_hold_up_the_others() -> None:
     assert len(top.registry.receipts) == 1
 
 
-# -- the owner's rollback ----------------------------------------------------------------------------
+# -- the owner's rollback --------------------------------------------------------------------------
 
 
 def test_rollback_tries_the_former_image_and_keeps_the_counter() -> None:
@@ -811,4 +843,4 @@ def test_progress_is_told() -> None:
     agent = Agent(top.profile(), top.agent().parts, lambda *told_now: told.append(told_now))
     agent.update()
     assert ("download", 0, 3000) in told and ("download", 3000, 3000) in told
-    assert flash.STRIDE > top.stride
+    assert top.stride < flash.STRIDE

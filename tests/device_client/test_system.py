@@ -30,7 +30,7 @@ from tests.device_client.bench_top import bench_top
 from tests.device_client.registry import image_of, make
 from tests.world.flash import Flash
 
-# -- directory ---------------------------------------------------------------------------------------
+# -- directory -------------------------------------------------------------------------------------
 
 
 def test_regions_are_files_of_their_owner_alone(tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_what_is_read_is_durable_before_it_is_believed() -> None:
     assert FileJournal(Flash(durable=disk.durable)).read() == b"two"
 
 
-# -- keys --------------------------------------------------------------------------------------------
+# -- keys ------------------------------------------------------------------------------------------
 
 
 def test_a_device_key_is_made_once(tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_damaged_keys_are_said(tmp_path: Path, data: bytes) -> None:
         identity.content_key(make(b"x", "1.0.0").static.envelope)
 
 
-# -- health and surroundings -------------------------------------------------------------------------
+# -- health and surroundings -----------------------------------------------------------------------
 
 
 def health(tmp_path: Path, *command: str, deadline: float = 20) -> Verdict:
@@ -273,7 +273,7 @@ def test_the_systems_clock() -> None:
     SystemClock().sleep(0)
 
 
-# -- settings ----------------------------------------------------------------------------------------
+# -- settings --------------------------------------------------------------------------------------
 
 
 def test_settings_survive() -> None:
@@ -300,7 +300,7 @@ def test_wrong_settings_are_refused(line: str) -> None:
         Config.parse(line.encode())
 
 
-# -- the daemon --------------------------------------------------------------------------------------
+# -- the daemon ------------------------------------------------------------------------------------
 
 
 def test_the_daemon_rests_between_polls_and_slows_down_when_nobody_answers() -> None:

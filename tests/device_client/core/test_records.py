@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -80,10 +81,8 @@ def test_a_changed_bit_of_a_book_is_another_book_or_none(book: Book, data: st.Da
     raw = bytearray(book.encode())
     bit = data.draw(st.integers(0, 8 * len(raw) - 1))
     raw[bit // 8] ^= 1 << bit % 8
-    try:
+    with suppress(Malformed):
         assert Book.decode(bytes(raw)) != book
-    except Malformed:
-        pass
 
 
 def test_the_glance_says_what_the_trusted_state_says() -> None:
@@ -147,10 +146,8 @@ def test_boot_records_survive_in_their_117_bytes(record: BootRecord) -> None:
 
 @given(st.binary(max_size=200))
 def test_garbage_is_no_boot_record(data: bytes) -> None:
-    try:
+    with suppress(Malformed):
         assert BootRecord.decode(data).encode() == data
-    except Malformed:
-        pass
 
 
 def test_golden_boot_record() -> None:

@@ -1,0 +1,1 @@
+"""Boot backends, on the real tools of their bootloaders."""
