@@ -30,7 +30,7 @@ demo: ## The whole story in two minutes: publish, prove, flash, roll back, audit
 test: ## All tests: the contract's (forge), then everything else (pytest)
 	@$(SETUP) dev npm
 	@$(FORGE) test
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup --basetemp=.pytest_tmp $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --basetemp=.pytest_tmp $(ARGS)
 
 lint: ## Style, types, import rules; and that generated files are what the sources give
 	@$(SETUP) dev npm

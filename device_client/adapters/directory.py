@@ -166,8 +166,10 @@ def write_secret(path: Path, data: bytes) -> None:
 
 def read_bounded(path: Path, maximum: int) -> bytes:
     """The file's bytes; `Malformed` if there are more than ``maximum``."""
+    data = bytearray()
     with mapped(f"reading {path.name}"), path.open("rb") as file:
-        data = file.read(maximum + 1)
+        while piece := file.read(min(1 << 20, maximum + 1 - len(data))):
+            data += piece
     if len(data) > maximum:
         raise Malformed(
             "oversized",
@@ -175,4 +177,4 @@ def read_bounded(path: Path, maximum: int) -> bytes:
             f"it has more than {maximum} bytes",
             "check that it is the right file",
         )
-    return data
+    return bytes(data)

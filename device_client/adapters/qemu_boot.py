@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
+import shutil
 import signal
 import subprocess
 import time
@@ -32,6 +32,7 @@ from protocol.errors import LocalFault
 MAX_CONSOLE = 1 << 20
 _POLL_SECONDS = 0.02
 QEMU = ("qemu-system-riscv64", "-M", "virt", "-m", "128M")
+_BOUNDED = ("sh", "-c", f'ulimit -f {MAX_CONSOLE // 512}; exec "$@"', "sh")
 _BARE = ("-nodefaults", "-display", "none", "-monitor", "none", "-no-reboot", "-nic", "none")
 
 
@@ -49,22 +50,21 @@ class Machine:
         serial = f"file:{self._console.absolute()}"
         with mapped(f"clearing {self._console}"):
             self._console.write_bytes(b"")
-        try:
+        if shutil.which(self._command[0]) is None:
+            raise LocalFault(
+                "no-qemu",
+                "boot failed",
+                f"there is no {self._command[0]} here",
+                "install it (Debian: qemu-system-misc), or use another boot backend",
+            )
+        firmware = ["-serial", serial, "-bios", str(image.absolute())]
+        with mapped(f"starting {self._command[0]}"):
             self._process = subprocess.Popen(
-                [*self._command, *_BARE, "-serial", serial, "-bios", str(image.absolute())],
+                [*_BOUNDED, *self._command, *_BARE, *firmware],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 start_new_session=True,
             )
-        except OSError as error:
-            raise LocalFault(
-                "no-qemu",
-                "boot failed",
-                f"{self._command[0]}: {os.strerror(error.errno or 0)}",
-                "install it (Debian: qemu-system-misc), or use another boot backend",
-            ) from error
-        with contextlib.suppress(ProcessLookupError):
-            resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE, (MAX_CONSOLE, MAX_CONSOLE))
 
     def power_off(self) -> None:
         """Pull the plug; nothing happens where there is no machine."""

@@ -4,8 +4,7 @@
 vector is a change of a format: devices in the field hold to the old one.
 
 Every bundle is made of the story in `tests.protocol.published`; a tampered one says what was done
-to it, and at which step of docs/spec/bundle.md, section 3, it is refused: null where that has no
-number.
+to it, and at which step of docs/spec/bundle.md, section 3, or trust.md, section 2, it is refused.
 """
 
 from __future__ import annotations
@@ -56,7 +55,8 @@ class Case:
     anchor: Anchor = GOOD.anchor
     height: int = 0
     time: int = 0
-    step: int | None = None
+    step: int | str = "T1"
+    """Where it is refused: unless told otherwise, while it is read."""
     reason: str | None = None
     """None if it is accepted."""
 
@@ -132,7 +132,8 @@ def accepted() -> Iterator[Case]:
     yield Case("at the height and time trusted", _whole(GOOD), height=7, time=NOW)
     good = link(GROWN, sorted(known, key=lambda v: v.address), 5)
     yield Case("a validator joined", linked(good), THEN, height=3)
-    yield Case("a link at the block's height", linked(link(GROWN, GROWN, 7)), THEN, height=3)
+    block = replace(GOOD, group=tuple(GROWN)).fresh().proof.header
+    yield Case("the block itself as the link", linked(block), THEN, height=3)
 
 
 # -- refused --------------------------------------------------------------------------------------
@@ -153,7 +154,7 @@ def edited(part: str, place: Sequence[int], value: Any) -> bytes:
 
 
 def unread() -> Iterator[Case]:
-    """What has not the form of section 1: refused before step 1."""
+    """What has not the form of section 1: step T1."""
     data = _whole(GOOD)
     yield Case("empty", b"", reason="truncated")
     yield Case("cut short", data[:-1], reason="truncated")
@@ -281,19 +282,22 @@ def with_raw_key(product: Product, key: bytes) -> Product:
 
 
 def untimely() -> Iterator[Case]:
-    """Links that lead nowhere, blocks older than one believed: not among the numbered steps."""
+    """Links that lead nowhere, blocks that contradict or precede one believed: steps T4 to T7."""
     good = link(GROWN, GROWN, 5)
-    yield Case("below the height trusted", _whole(GOOD), height=8, reason="below-trusted-height")
-    yield Case("before the time trusted", _whole(GOOD), time=NOW + 1, reason="time-falls")
-    yield Case("a link at the height trusted", linked(good), THEN, height=5, reason="link-order")
-    yield Case("a link twice", linked(good, good), THEN, height=3, reason="link-order")
-    yield Case("a link above the block", linked(link(GROWN, GROWN, 8)), THEN, height=3,
-               reason="below-trusted-height")  # fmt: skip
-    yield Case("a link without a quorum", linked(link(GROWN, OLD[:3], 5)), THEN, height=3,
-               reason="no-quorum")  # fmt: skip
     half = sorted([*OLD[:2], *validators(3, start=40)], key=lambda v: v.address)
-    yield Case("a link that too few knew", linked(link(half, half, 5)), THEN, height=3,
-               reason="no-overlap")  # fmt: skip
+    for name, links, height, step, reason in (
+        ("a link at the height trusted", [good], 5, "T4", "link-order"),
+        ("a link twice", [good, good], 3, "T4", "link-order"),
+        ("a link without a quorum", [link(GROWN, OLD[:3], 5)], 3, "T4", "no-quorum"),
+        ("a link that too few knew", [link(half, half, 5)], 3, "T4", "no-overlap"),
+        ("a link whose seals do not ascend", [link(GROWN, GROWN[::-1], 5)], 3, "T4", "seal-order"),
+        ("a link above the block", [link(GROWN, GROWN, 8)], 3, "T5", "below-trusted-height"),
+        ("a link of the block's height", [link(GROWN, GROWN, 7)], 3, "T6", "equivocation"),
+    ):
+        yield Case(name, linked(*links), THEN, height=height, step=step, reason=reason)
+    old, early = "below-trusted-height", "time-falls"
+    yield Case("below the height trusted", _whole(GOOD), height=8, step="T5", reason=old)
+    yield Case("before the time trusted", _whole(GOOD), time=NOW + 1, step="T7", reason=early)
 
 
 def tampered() -> list[Case]:

@@ -20,10 +20,11 @@ from protocol.digests import keccak256
 from protocol.errors import Malformed, Untrusted
 from protocol.header import encode_header
 from protocol.ids import Hash
+from protocol.records import Product
 from protocol.suit import digest_of
 from protocol.trie import NodePool, lookup
 from tests.protocol import structures
-from tests.protocol.published import LEDGER, NOW, flipped
+from tests.protocol.published import LEDGER, NOW, flipped, governance
 from tests.protocol.sealed import Validator, addresses, build_trie, make_header, seal, validators
 from tests.twin import forgery, verifier
 from tests.twin.test_twin import FRESH, GOOD, ODD, PINNED, damaged
@@ -40,7 +41,7 @@ def with_proof(proof: Any) -> bytes:
     return Bundle(replace(FRESH, proof=proof), GOOD.static).encode()
 
 
-@settings(max_examples=500)
+@settings(max_examples=300)
 @given(st.data())
 def test_sealed_headers_of_any_form_are_judged_alike(data: st.DataObject) -> None:
     fields = rlp.decode(FRESH.proof.header)
@@ -61,7 +62,7 @@ def test_sealed_headers_of_any_form_are_judged_alike(data: st.DataObject) -> Non
 NODES = FRESH.proof.nodes
 
 
-@settings(max_examples=600)
+@settings(max_examples=300)
 @given(st.data())
 def test_nodes_of_any_form_are_judged_alike(data: st.DataObject) -> None:
     index = data.draw(st.integers(0, len(NODES) - 1))
@@ -75,7 +76,7 @@ def test_nodes_of_any_form_are_judged_alike(data: st.DataObject) -> None:
     agreed(with_proof(proof), PINNED)
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(st.data())
 def test_accounts_and_words_of_any_form_are_judged_alike(data: st.DataObject) -> None:
     """The RLP inside the two kinds of leaf."""
@@ -110,7 +111,7 @@ def walked(root: bytes, path: bytes, nodes: list[bytes]) -> tuple[str, Any]:
     return "found", (value, [given_[ref] for ref in used])
 
 
-@settings(max_examples=1500)
+@settings(max_examples=600)
 @given(st.data())
 def test_tries_of_any_form_are_walked_alike(data: st.DataObject) -> None:
     """Keys of long common beginnings, so that there are extensions and inline nodes."""
@@ -152,18 +153,18 @@ def offered(elements: Any, members: dict[int, bytes]) -> Verdict:
         found = bundle.offer(bundle.Static.decode(static.encode()), view)
         ours = Verdict([plain(found.terms), manifest_values(found.manifest)])
     except (Malformed, Untrusted) as error:
-        ours = Verdict(step=error.data.get("step"), why=error.reason)
+        ours = Verdict(step=error.data.get("step", "T1"), why=error.reason)
     try:
         said = verifier.verify_static(static.encode(), ledger)
         values = [item for name, item in said["manifest"].items() if name != "notes"]
         theirs = Verdict([plain(said["terms"]), values])
     except verifier.Refusal as refusal:
-        theirs = Verdict(step=refusal.step or None, why=refusal.why)
+        theirs = Verdict(step=refusal.step, why=refusal.why)
     assert ours == theirs, (ours, theirs, static.encode().hex())
     return ours
 
 
-@settings(max_examples=800)
+@settings(max_examples=500)
 @given(st.integers(0, structures.places(MANIFEST) - 1), ODD)
 def test_signedmanifest_valuess_of_any_form_are_judged_alike(place: int, odd: Any) -> None:
     offered(structures.shallow(structures.replaced(MANIFEST, place, odd)), {})
@@ -227,19 +228,26 @@ def test_links_are_followed_alike() -> None:
     assert agreed(linked(good), THEN).accepted
     assert agreed(linked(link(GROWN, ascending([*OLD[:3], *JOINED]))), THEN).accepted
     assert agreed(linked(link(OLD, OLD, 4), good), THEN).accepted
-    assert agreed(linked(link(GROWN, GROWN, 7)), THEN).accepted  # the height of the block itself
+    block = replace(GOOD, group=tuple(GROWN)).fresh().proof.header
+    assert agreed(linked(block), THEN).accepted  # the block itself is the link
     assert agreed(linked(), THEN).step == 3
-    for bad in (
-        [link(GROWN, GROWN, 8)],  # above the block
-        [link(GROWN, GROWN, 3)],  # not above what is trusted
-        [good, good],
-        [link(GROWN, OLD[:3])],
-        [link(ascending([*OLD[:2], *JOINED]), ascending([*OLD[:2], *JOINED]))],
-        [link(GROWN, GROWN[:1] + GROWN)],
-        [good[:-1]],
-        [b""],
+    for step, bad in (
+        ("T5", [link(GROWN, GROWN, 8)]),  # above the block
+        ("T6", [link(GROWN, GROWN, 7)]),  # another block of that height
+        ("T4", [link(GROWN, GROWN, 3)]),  # not above what is trusted
+        ("T4", [good, good]),
+        ("T4", [good, link(OLD, OLD, 5)]),
+        ("T4", [link(GROWN, OLD[:3])]),
+        ("T4", [link(ascending([*OLD[:2], *JOINED]), ascending([*OLD[:2], *JOINED]))]),
+        ("T4", [link(GROWN, GROWN[:1] + GROWN)]),
+        ("T4", [good[:-1]]),
+        ("T4", [b""]),
     ):
-        assert not agreed(linked(*bad), THEN).accepted
+        verdict = agreed(linked(*bad), THEN)
+        assert not verdict.accepted and verdict.step == step
+    contradicted = Bundle.decode(linked(link(GROWN, GROWN, 7)))
+    spoiled = replace(contradicted.fresh, product=Product(governance()))
+    assert agreed(Bundle(spoiled).encode(), THEN).step == "T6"  # evidence, whatever else is wrong
     assert agreed(linked(good, timestamp=NOW), replace(THEN, time=NOW)).accepted
     assert not agreed(linked(good, timestamp=NOW), replace(THEN, time=NOW + 1)).accepted
 
@@ -252,6 +260,5 @@ def test_spoiled_links_are_judged_alike(data: st.DataObject) -> None:
     agreed(linked(data.draw(damaged(good) | bits.map(lambda bit: flipped(good, bit)))), THEN)
 
 
-@pytest.mark.xfail(strict=True, reason="the device follows links without proof.md's step 4")
 def test_links_with_seals_out_of_order_are_refused_alike() -> None:
-    assert not agreed(linked(link(GROWN, GROWN[::-1])), THEN).accepted
+    assert agreed(linked(link(GROWN, GROWN[::-1])), THEN).step == "T4"

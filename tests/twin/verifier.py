@@ -8,9 +8,8 @@ be made twice.
 Rules: tables and plain values instead of classes. The EIP-712 type strings are the only description
 of the records: their CBOR form, their ranges and their hashes are derived from them. Other
 libraries where there are some (`cbor2`, `rlp`, `eth_utils`), and own arithmetic on secp256k1.
-Whatever is refused raises `Refusal` with the step of bundle.md, section 3: 0 before the first step
-(the bytes have not the form of section 1, or a link leads nowhere), 16 after the last (the block is
-older than one believed).
+Whatever is refused raises `Refusal` with the step of bundle.md, section 3, or one of T1 and T4 to
+T7 of trust.md, section 2 (which was added to the twin after the two had been compared).
 
 It does not keep a trusted state, look at a clock, decide policy, or open payloads. It is one file,
 to be read beside the pages.
@@ -42,21 +41,24 @@ PATH_MAX, ACK_MAX = 64, FRESH_MAX + 4096
 
 
 class Refusal(Exception):
-    """Something does not hold: `step` says where, `why` in a word or two."""
+    """Something does not hold: `step` says where, `why` in a word or two.
 
-    def __init__(self, step: int, why: str):
+    Readers that several steps use say 0; the step that uses them says which it is (`at`).
+    """
+
+    def __init__(self, step: int | str, why: str):
         super().__init__(f"step {step}: {why}")
         self.step = step
         self.why = why
 
 
-def require(holds: bool, step: int, why: str) -> None:
+def require(holds: bool, step: int | str, why: str) -> None:
     if not holds:
         raise Refusal(step, why)
 
 
 @contextmanager
-def at(step: int) -> Iterator[None]:
+def at(step: int | str) -> Iterator[None]:
     """Says which step it was, for readers that several steps use."""
     try:
         yield
@@ -133,7 +135,7 @@ def unsigned(value: Any, bits: int) -> int:
 
 
 # ---------------------------------------------------------------------------------------------
-# Records: commitments.md, sections 2 to 5, and the structs of IReleaseLedger.sol
+# Records: commitments.md, sections 2 to 5 and 8, and the structs of IReleaseLedger.sol
 # ---------------------------------------------------------------------------------------------
 
 TYPES = {
@@ -253,6 +255,49 @@ def state_members(packed: int) -> dict[str, int]:
 
 def cohort(product: bytes, release: int, device: bytes) -> int:
     return int.from_bytes(keccak(product + word(release) + device), "big") % 10000
+
+
+def open_share(phases: Sequence[Mapping[str, int]], w: Mapping[str, int], running: int) -> int:
+    """Section 8: the share of the fleet, in 1/10000, whose turn has come."""
+    good, bad = w["confirmed"] - w["baselineConfirmed"], w["failed"] - w["baselineFailed"]
+    share = 0
+    for phase in phases:
+        late = 0 != phase["gateDeadline"] <= running
+        if (
+            running < phase["delay"]
+            or not (late or w["confirmed"] >= phase["minConfirmed"])
+            or bad * 10000 > phase["maxFailureBps"] * (good + bad)
+        ):
+            break
+        share = phase["bps"]
+    return share
+
+
+def eligible(
+    head: Mapping[str, int],
+    terms: Mapping[str, Any],
+    release: Mapping[str, Any],
+    device: Mapping[str, Any],
+    now: int,
+) -> str:
+    """Section 8: why a device may or may not install, in the words of `Reason`."""
+    w = state_members(release["state"]["word"])
+    running = now - head["pausedTotal"] - release["state"]["startsAt"] - w["haltedTotal"]
+    turn = cohort(terms["productId"], release["id"], device["deviceId"])
+    rules = {
+        "ProductPaused": head["pausedAt"] != 0,
+        "Revoked": w["status"] == 3,
+        "Halted": w["status"] == 2,
+        "WrongHardware": not terms["hardwareMin"] <= device["hardware"] <= terms["hardwareMax"],
+        "AttestationsMissing": terms["requiredAttestations"] & ~w["attested"] != 0,
+        "NotStarted": running < 0 or now < terms["notBefore"],
+        "Expired": 0 != terms["expiry"] <= now,
+        "NotNewer": device["version"] >= terms["version"],
+        "StepRequired": device["version"] < terms["minVersion"],
+        "CounterTooLow": terms["securityCounter"] < device["securityCounter"],
+        "CohortWaits": turn >= open_share(terms["rollout"], w, running),
+    }
+    return next((reason for reason, applies in rules.items() if applies), "Eligible")
 
 
 # ---------------------------------------------------------------------------------------------
@@ -730,25 +775,33 @@ def read_static(data: bytes) -> dict[str, Any]:
     }
 
 
-def follow_links(trust: Mapping[str, Any], links: Sequence[bytes]) -> tuple[list[bytes], int]:
-    """Validators and height at the end of the links; before step 1."""
-    validators, height = list(trust["validators"]), trust["height"]
+def one_block(step: str, *headers: Mapping[str, Any] | None) -> None:
+    """Step T6, and a part of T4: of one height there is one block."""
+    known = [header for header in headers if header]
+    blocks = {(header["number"], header["block_hash"]) for header in known}
+    require(len(blocks) == len({number for number, _ in blocks}), step, "equivocation")
+
+
+def follow_links(
+    trust: Mapping[str, Any], links: Sequence[bytes]
+) -> tuple[list[bytes], Mapping[str, Any] | None]:
+    """Step T4: the validators at the end of the links, and the last link."""
+    validators, height, last = list(trust["validators"]), trust["height"], None
     for link in links:
-        with at(0):
+        with at("T4"):
             header = sealed_header(link, validators, link=True)
-        require(header["number"] > height, 0, "link not above the one before")
-        validators, height = header["validators"], header["number"]
-    return validators, height
+        one_block("T4", trust.get("header"), header)
+        one_block("T4", last, header)
+        require(header["number"] > height, "T4", "link-order")
+        validators, height, last = header["validators"], header["number"], header
+    return validators, last
 
 
-def verify_fresh(data: bytes, trust: Mapping[str, Any]) -> dict[str, Any]:
-    """Steps 1 to 10, and what must hold of block and time: what the ledger says at one block."""
-    fresh = read_fresh(data)
+def prove_fresh(fresh: Mapping[str, Any], trust: Mapping[str, Any]) -> dict[str, Any]:
+    """Steps 1 to 10."""
     product, release = fresh["product"], fresh["release"]
     at_product = product_place(trust["product"])
     at_release = release_place(trust["product"], release["id"]) if release else at_product
-    validators, height = follow_links(trust, fresh["links"])
-    trust = {**trust, "validators": validators}
     header, words = verify_state(trust, fresh["header"], fresh["nodes"], [at_product, at_release])
     expected = product_commitment(trust, product, header["time"])
     require(words[at_product] == expected, 9, "product")
@@ -757,14 +810,38 @@ def verify_fresh(data: bytes, trust: Mapping[str, Any]) -> dict[str, Any]:
         require(words[at_release] == release_commitment(trust, release), 10, "release")
     else:
         require(product["head"]["latestRelease"] == 0, 10, "release withheld")
-    require(header["number"] >= height, 16, "below the height trusted")
-    require(header["time"] >= trust["time"], 16, "before the time trusted")
     return {"header": header, "product": product, "release": release}
+
+
+def verify_fresh(data: bytes, trust: Mapping[str, Any]) -> dict[str, Any]:
+    """Steps T1 to T7 but for the clock: what the ledger says of a product at one block."""
+    with at("T1"):
+        fresh = read_fresh(data)
+    validators, link = follow_links(trust, fresh["links"])
+    known = trust.get("header")
+    trust = {**trust, "validators": validators}
+    try:
+        ledger = prove_fresh(fresh, trust)
+    except Refusal as refusal:
+        if refusal.step in range(5, 11):  # a sealed header is evidence, whatever stands beside it
+            header = sealed_header(fresh["header"], validators)
+            one_block("T6", known, header)
+            one_block("T6", link, header)
+        raise
+    header = ledger["header"]
+    height = max(trust["height"], link["number"] if link else 0)
+    require(header["number"] >= height, "T5", "below the height trusted")
+    one_block("T6", known, header)
+    one_block("T6", link, header)
+    require(header["time"] >= trust["time"], "T7", "before the time trusted")
+    return ledger
 
 
 def verify_static(data: bytes, ledger: Mapping[str, Any]) -> dict[str, Any]:
     """Steps 11 to 15: that the static part is what the release was agreed about."""
-    static, release = read_static(data), ledger["release"]
+    with at("T1"):
+        static = read_static(data)
+    release = ledger["release"]
     terms, signer = static["terms"], static["signer"]
     require(release is not None, 11, "nothing released")
     require(hash_struct("Terms", terms) == release["termsHash"], 11, "terms")
@@ -783,13 +860,17 @@ def verify_static(data: bytes, ledger: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def verify_bundle(data: bytes, trust: Mapping[str, Any]) -> dict[str, Any]:
-    """All steps. `trust`: chain_id, contract, code_hash, product, validators, height, time."""
-    require(len(data) <= BUNDLE_MAX, 0, "bundle too large")
-    number, static, fresh = members(uncbor(data), 3)
-    require(unsigned(number, 64) == 1, 0, "format")
-    require(type(fresh) is bytes and (static is None or type(static) is bytes), 0, "parts")
-    if static is not None:
-        read_static(static)
+    """All steps. `trust`: chain_id, contract, code_hash, product, validators, height, time.
+
+    Also `header`, as `sealed_header` returns it, if a block was accepted before.
+    """
+    with at("T1"):
+        require(len(data) <= BUNDLE_MAX, 0, "bundle too large")
+        number, static, fresh = members(uncbor(data), 3)
+        require(unsigned(number, 64) == 1, 0, "format")
+        require(type(fresh) is bytes and (static is None or type(static) is bytes), 0, "parts")
+        if static is not None:
+            read_static(static)
     ledger = verify_fresh(fresh, trust)
     return ledger if static is None else {**ledger, **verify_static(static, ledger)}
 
