@@ -51,6 +51,8 @@ def demo(
     with _terminated_cleanly(), _folder(keep) as folder:
         _require_room(folder, len(content), devices)
         told, wrong = perform(folder, content, devices, sys.stderr if as_json else sys.stdout)
+    if keep is not None:
+        sys.stderr.write(f"kept in {keep}; try `firmledger -C {keep / 'registry'} audit`\n")
     if as_json:
         sys.stdout.write(json.dumps({**told, "differences": wrong}, indent=2) + "\n")
         sys.stdout.flush()

@@ -1,7 +1,8 @@
 """The publisher's side: keys, builds and approvals, as `firmledger product` and `release` do them.
 
-Rules: keys and firmware stay in this object's folder; what goes to the registry goes over its
-operator API, encrypted and signed.
+Rules: keys lie in ``registry/publisher``, where the command line looks for them and the service
+does not; builds in ``releases``. What goes to the registry goes over its operator API, encrypted
+and signed.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ PRODUCT = "thermostat"
 APPROVERS = ("alice", "bob", "carol")
 THRESHOLD = 2
 HARDWARE = (1, 3)
-SETTLE_SECONDS = 60.0
+SETTLE_SECONDS = 180.0
 
 
 class Publisher:
@@ -32,8 +33,10 @@ class Publisher:
 
     def __init__(self, folder: Path, ledger: Ledger, sender: Address, service: Service) -> None:
         """``sender``: the registry's own account, which creates, enrols and reports."""
-        self._folder, self._ledger, self._sender, self._service = folder, ledger, sender, service
-        self._keyring = Keyring(folder / "publisher")
+        self._ledger, self._sender, self._service = ledger, sender, service
+        self._keyring = Keyring(folder / "registry" / "publisher")
+        self.releases = folder / "releases"
+        self.releases.mkdir()
         self._keys: ProductKeys | None = None
 
     @property
@@ -96,7 +99,7 @@ class Publisher:
     ) -> Draft:
         """An image of ``firmware``, encrypted and signed, with its conditions."""
         made = (defective_image if defective else image)(firmware, version)
-        source = self._folder / f"{version}.img"
+        source = self.releases / f"{version}.img"
         source.write_bytes(made)
         conditions = Conditions(
             version=Version.parse(version),
@@ -104,7 +107,7 @@ class Publisher:
             rollout=tuple(rollout),
             hardware=HARDWARE,
         )
-        out = self._folder / version
+        out = self.releases / version
         return build(source, out, self.keys, conditions, entropy=secrets.token_bytes)
 
     def approve(self, draft: Draft, names: Sequence[str], now: int) -> Draft:

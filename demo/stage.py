@@ -26,7 +26,7 @@ PACE = 10
 """Seconds of the story in one real second: ten blocks fit where one a second is the most."""
 HEARTBEAT = 600
 ANCHOR_EVERY = 10
-PATIENCE = 60.0
+PATIENCE = 180.0
 
 
 class Stage:

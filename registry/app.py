@@ -73,8 +73,9 @@ class Server:
         self.instance = secrets.token_hex(8)
         shown = f"[{host}]" if ":" in host else host
         self.url = f"http://{shown}:{self._socket.getsockname()[1]}"
+        self._app = create_app(registry, self.instance)
         config = uvicorn.Config(
-            create_app(registry, self.instance),
+            self._app,
             log_config=None,
             access_log=False,
             server_header=False,
@@ -105,6 +106,14 @@ class Server:
     def stop(self) -> None:
         """Asks the server to end; `close` waits for it."""
         self._server.should_exit = True
+        changes = getattr(self._app.state, "changes", None)  # there once it answers
+        if changes is not None:
+            changes.close()
+
+    @property
+    def waiting(self) -> int:
+        """Devices whose poll is being held."""
+        return int(self._app.state.changes.waiting)
 
     def close(self) -> None:
         """Ends the server, takes the address back, closes the registry."""

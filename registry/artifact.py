@@ -20,7 +20,7 @@ from importlib.resources import files
 from typing import Any
 
 from eth_abi.abi import decode, encode
-from eth_abi.exceptions import DecodingError
+from eth_abi.exceptions import DecodingError, EncodingError
 from eth_utils.abi import (
     abi_to_signature,
     collapse_if_tuple,
@@ -30,7 +30,7 @@ from eth_utils.abi import (
 
 from protocol import records
 from protocol.digests import keccak256
-from protocol.errors import Malformed
+from protocol.errors import Malformed, Misuse
 from protocol.ids import Address, Digest, Hash, ProductId
 from registry.approvals import Approvals, Signature
 
@@ -124,10 +124,18 @@ class Artifact:
         return {e.name: tuple(m.name for m in e.inputs) for e in self._errors.values()}
 
     def encode(self, function: str, args: Sequence[Any]) -> bytes:
-        """Calldata; records as records, addresses and words as bytes."""
+        """Calldata; records as records, addresses and words as bytes.
+
+        `Misuse` ``bad-arguments`` for a number that does not fit.
+        """
         selector, entry = self._functions[function]
         values = [m.outward(v) for m, v in zip(entry.inputs, args, strict=True)]
-        return selector + encode([m.abi for m in entry.inputs], values)
+        try:
+            return selector + encode([m.abi for m in entry.inputs], values)
+        except EncodingError as error:
+            raise Misuse(
+                "bad-arguments", f"{function} not called", str(error), "check what is given to it"
+            ) from error
 
     def decode_call(self, data: bytes) -> tuple[str, dict[str, Any]] | None:
         """The function and arguments of calldata; None if the contract has no such function."""

@@ -183,6 +183,9 @@ class Anchor(Intent):
 
     def done(self, newest: Newest) -> Place | None:
         """The log had this very size and root."""
+        release = newest.release(self.product_id, self.release_id)
+        if StateWord.unpack(release.state.word).log_size < self.new_size:
+            return None
         events = _newest_events(
             newest.catalogue, self.product_id, self.release_id, "ReceiptsAnchored"
         )

@@ -33,7 +33,7 @@ from sqlalchemy import Column, Connection, Engine, Integer, LargeBinary, Table, 
 
 from protocol import errors
 from protocol.digests import keccak256
-from protocol.errors import FirmledgerError, LedgerRefused, LocalFault, Misuse, Refused, Unreachable
+from protocol.errors import FirmledgerError, LedgerRefused, Misuse, Refused, Unreachable
 from protocol.records import Ledger
 from registry import queue
 from registry.catalogue import Catalogue, Place
@@ -149,8 +149,11 @@ class Outbox:
                 try:
                     self._follow()
                     self.step()
-                except (Unreachable, LocalFault) as error:
+                except FirmledgerError as error:
                     log.warning("outbox rests: %s", error)
+                    pause = REST
+                except Exception:  # our bug: told, and no reason to let everything else wait
+                    log.exception("outbox rests")
                     pause = REST
                 stop.wait(pause)
         finally:
@@ -168,7 +171,7 @@ class Outbox:
             moved = False
             for row in self._all(Status.SENT):
                 moved |= self._look(row)
-            for row in self._all(Status.QUEUED):
+            for row in self._free():
                 moved |= self._sign(row)
             for row in self._all(Status.SIGNED):
                 moved |= self._offer(row)
@@ -178,20 +181,20 @@ class Outbox:
 
     def _sign(self, row: Row) -> bool:
         sender, now = self._signer.address, self._clock()
-        if row.rest_until > now or self._blocked(row):
+        if row.rest_until > now:
             return False
         self._follow()
         head = self._catalogue.head()
         newest = Newest(self._catalogue, max(int(now), head.timestamp + 1 if head else 0), sender)
-        if (place := row.intent.done(newest)) is not None:
-            return self._recognise(row, place)
         try:
+            if (place := row.intent.done(newest)) is not None:
+                return self._recognise(row, place)
             call = row.intent.call(newest)
-            gas = self._chain.estimate(sender, call)
+            gas, data = self._chain.estimate(sender, call), self._chain.encode(call)
         except (LedgerRefused, Refused, Misuse) as refusal:
             self._refuse(row, refusal)
             return True
-        data, fees = self._chain.encode(call), self._capped(self._chain.fees())
+        fees = self._capped(self._chain.fees())
         on_chain = self._chain.nonce(sender)
         with self._writing() as sql:
             nonce = queue.next_nonce(sql, sender, on_chain)
@@ -208,14 +211,18 @@ class Outbox:
             queue.settle(sql, row, tx=place.tx, block=place.block, gas_used=gas)
         return True
 
-    def _blocked(self, row: Row) -> bool:
-        """Whether an act that came first, or is under way, works on the same records."""
-        scope = row.intent.scope(self._signer.address)
-        return any(
-            meets(scope, other.intent.scope(self._signer.address))
-            for other in self._all(*queue.UNDER_WAY, Status.QUEUED)
-            if other.id != row.id and (other.id < row.id or other.status in queue.UNDER_WAY)
-        )
+    def _free(self) -> list[Row]:
+        """The queued rows whose records no act works on that came first, or is under way."""
+        unfinished = self._all(*queue.UNDER_WAY, Status.QUEUED)
+        scopes = {row.id: row.intent.scope(self._signer.address) for row in unfinished}
+        taken = [scopes[row.id] for row in unfinished if row.status in queue.UNDER_WAY]
+        free = []
+        for row in unfinished:
+            if row.status is Status.QUEUED:
+                if not any(meets(scopes[row.id], other) for other in taken):
+                    free.append(row)
+                taken.append(scopes[row.id])
+        return free
 
     def _signed(self, row: Row, nonce: int, data: bytes, gas: int, fees: Fees) -> SignedTx:
         ledger = self._chain.ledger

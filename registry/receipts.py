@@ -47,6 +47,7 @@ MAX_WAITING = 10_000
 MAX_WAITING_PER_DEVICE = 64
 MAX_BATCH = 10_000
 RETRY_SECONDS = 60
+KEPT_TREES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,5 +280,7 @@ class Anchoring:
         if tree is None or len(tree) != size:
             with reading(self._engine) as sql:
                 tree = Tree(rows.leaves(sql, product, log, size))
+            if len(self._trees) >= KEPT_TREES:
+                self._trees.pop(next(iter(self._trees)))
             self._trees[product, log] = tree
         return tree

@@ -36,12 +36,12 @@ from protocol.records import (
     Terms,
     product_id,
 )
-from tests.contracts.evm import LedgerBox, address, addresses, compact
+from tests.contracts.evm import LedgerBox, Refusal, address, addresses, compact
 from tests.contracts.model import Model
 from tests.contracts.rules import Refused
 
 APPROVERS = ("alice", "bob", "carol", "dave")
-OTHERS = ("guard", "auditor", "reporter", "enroller", "outsider")
+OTHERS = ("guard", "auditor", "reporter", "enroller", "outsider", "owner")
 NAMES = (*APPROVERS, *OTHERS)
 DAY = 86_400
 FAR = 2**40
@@ -50,6 +50,7 @@ rarely = st.sampled_from([False] * 11 + [True])
 names = st.sampled_from(NAMES)
 subsets = st.sets(names, max_size=3).map(lambda s: addresses(*s))
 watchers = st.sampled_from(["guard", "alice", "alice", "bob", "guard", "outsider"])
+counter_steps = st.sampled_from([0, 0, 1, -1])
 words = st.sampled_from([bytes([n]) * 32 for n in range(1, 4)])
 governances = st.builds(
     Governance,
@@ -124,6 +125,7 @@ class Differential(RuleBasedStateMachine):
         self.box = LedgerBox(*NAMES)
         self.model = Model(self.box.ledger)
         self.wait = 1
+        self.last_refusal: Refusal | None = None
         self.product_ids: list[bytes] = []
         self.seen_products: list[Product] = []
         self.seen_releases: list[Release] = []
@@ -140,6 +142,7 @@ class Differential(RuleBasedStateMachine):
         now, self.wait = self.now, 1
         snake = re.sub(r"[A-Z]", lambda m: "_" + m[0].lower(), function)
         outcome = self.box.act(sender, function, *args, time=now)
+        self.last_refusal = outcome.refusal
         try:
             getattr(self.model, snake)(address(sender), now, *args)
         except Refused as refused:
@@ -337,6 +340,7 @@ class Differential(RuleBasedStateMachine):
     def anchor(self, data: Any, spare: int, good: int, bad: int) -> None:
         pid, product = self.draw_product(data)
         release = self.draw_release(data, pid)
+        spare = data.draw(st.sampled_from([0, 1, 5, 0, -1]))
         size = max(0, StateWord.unpack(release.state.word).log_size + good + bad + spare)
         sender = data.draw(st.sampled_from(["reporter", "reporter", "reporter", "auditor"]))
         root = data.draw(words)
@@ -412,7 +416,7 @@ def plain(data: tuple[Any, ...]) -> tuple[Any, ...]:
 
 TestLedgerModel = Differential.TestCase
 TestLedgerModel.settings = settings(
-    max_examples=12,
+    max_examples=20,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=list(HealthCheck),

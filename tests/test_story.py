@@ -1,8 +1,8 @@
 """The whole flow once, in order, and beside it a world that lies.
 
-Read it from the top: every test is a chapter, and the next goes on where it ended. Publisher,
-ledger, registry and devices are the real ones, on a simulated clock, over HTTP on this machine.
-`firmledger demo` tells the same story from the same chapters (`demo.story`).
+Read it from the top: every test names the chapter that it is about, and the next goes on where it
+ended. Publisher, ledger, registry and devices are the real ones, on a simulated clock, over HTTP on
+this machine. `firmledger demo` tells the same story from the same chapters (`demo.story`).
 """
 
 from __future__ import annotations
@@ -27,24 +27,56 @@ from demo.story import BAD, CURE, FIRST, GOOD, Story
 from demo.view import PlainLog
 from device_client.core.slots import Standing
 from device_client.home import open_device
+from protocol.errors import LedgerRefused
 from protocol.ledger import Status
 from protocol.records import Phase
+from registry.ports import Call
 
 pytestmark = pytest.mark.xdist_group("story")
 
 ROOT = Path(__file__).resolve().parent.parent
 DEVICES = 8
+CHAPTERS = (
+    "found_product",
+    "first_release",
+    "good_release",
+    "bad_release",
+    "hostile_registry",
+    "cure",
+    "audit",
+)
 FIRMWARE = bytes(range(256)) * 1024
 OPENSBI = "/usr/lib/riscv64-linux-gnu/opensbi/generic/fw_dynamic.bin"
 UBOOT = "/usr/lib/u-boot/qemu-riscv64_smode/u-boot.bin"
 
 
+class Telling:
+    """A story that is told as far as a test needs it, and no chapter twice."""
+
+    def __init__(self, story: Story) -> None:
+        self.story = story
+        self._told: dict[str, Any] = {}
+
+    def until(self, chapter: str) -> Any:
+        """What came of ``chapter``, after all those before it."""
+        for name in CHAPTERS[: CHAPTERS.index(chapter) + 1]:
+            if name not in self._told:
+                self._told[name] = getattr(self.story, name)()
+        return self._told[chapter]
+
+
 @pytest.fixture(scope="module")
-def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+def telling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Telling]:
     """A stage with a ledger, a registry that serves, a publisher, and devices yet to be made."""
     log = PlainLog(sys.stdout)
     with Stage(tmp_path_factory.mktemp("story"), log.show) as stage:
-        yield Story(stage, FIRMWARE, DEVICES, log)
+        yield Telling(Story(stage, FIRMWARE, DEVICES, log))
+
+
+@pytest.fixture
+def story(telling: Telling) -> Story:
+    """The story, for what can be seen of it by now."""
+    return telling.story
 
 
 def outcomes(results: list[Result]) -> Counter[tuple[str, str]]:
@@ -54,8 +86,8 @@ def outcomes(results: list[Result]) -> Counter[tuple[str, str]]:
 # -- the story -----------------------------------------------------------------------------------
 
 
-def test_a_product_is_agreed_by_two_of_three(story: Story) -> None:
-    story.found_product()
+def test_a_product_is_agreed_by_two_of_three(telling: Telling, story: Story) -> None:
+    telling.until("found_product")
     product = story.stage.registry.catalogue.product(story.stage.publisher.product)
     governance = product.record.governance
     assert (len(governance.approvers), governance.threshold) == (3, 2)
@@ -63,16 +95,19 @@ def test_a_product_is_agreed_by_two_of_three(story: Story) -> None:
     assert all(unit.version == "factory" for unit in story.units)
 
 
-def test_every_device_installs_the_first_release_and_confirms_it(story: Story) -> None:
-    results = story.first_release()
+def test_every_device_installs_the_first_release_and_confirms_it(
+    telling: Telling, story: Story
+) -> None:
+    results = telling.until("first_release")
     assert outcomes(results) == {("confirmed", ""): DEVICES}
     assert {(unit.version, unit.slot) for unit in story.units} == {(FIRST, "b")}
     word = story.release(FIRST).word
     assert (word.confirmed, word.failed, word.log_size) == (DEVICES, 0, DEVICES)
 
 
-def test_what_boots_is_what_the_publisher_built(story: Story) -> None:
-    built = (story.stage.folder / f"{FIRST}.img").read_bytes()
+def test_what_boots_is_what_the_publisher_built(telling: Telling, story: Story) -> None:
+    telling.until("first_release")
+    built = (story.stage.publisher.releases / f"{FIRST}.img").read_bytes()
     for unit in story.units:
         assert (unit.root / "slots/b.img").read_bytes() == built
     payload = story.stage.registry.artifacts.of(story.release(FIRST).terms_hash)
@@ -81,8 +116,8 @@ def test_what_boots_is_what_the_publisher_built(story: Story) -> None:
     assert FIRMWARE[:4096] not in stored  # the registry never has the firmware in clear
 
 
-def test_a_good_release_goes_to_canaries_first(story: Story) -> None:
-    at_once, after_a_day, after_the_receipts = story.good_release()
+def test_a_good_release_goes_to_canaries_first(telling: Telling, story: Story) -> None:
+    at_once, after_a_day, after_the_receipts = telling.until("good_release")
     canaries = len(story.canaries[GOOD])
     assert canaries == 2
     # Canaries install; for everybody else it is not time yet.
@@ -100,8 +135,8 @@ def test_a_good_release_goes_to_canaries_first(story: Story) -> None:
     assert {(unit.version, unit.slot) for unit in story.units} == {(GOOD, "a")}
 
 
-def test_the_ledger_halts_a_bad_release_by_itself(story: Story) -> None:
-    at_once, after_the_halt = story.bad_release()
+def test_the_ledger_halts_a_bad_release_by_itself(telling: Telling, story: Story) -> None:
+    at_once, after_the_halt = telling.until("bad_release")
     canaries = len(story.canaries[BAD])
     # Signed, approved, valid: canaries install it, it fails its self-test, and they go back.
     assert outcomes(at_once) == {
@@ -121,8 +156,9 @@ def test_the_ledger_halts_a_bad_release_by_itself(story: Story) -> None:
     assert outcomes(after_the_halt) == {("refused", "halted"): DEVICES}
 
 
-def test_a_device_that_went_back_keeps_the_good_image_whole(story: Story) -> None:
-    good = (story.stage.folder / f"{GOOD}.img").read_bytes()
+def test_a_device_that_went_back_keeps_the_good_image_whole(telling: Telling, story: Story) -> None:
+    telling.until("bad_release")
+    good = (story.stage.publisher.releases / f"{GOOD}.img").read_bytes()
     for unit in story.canaries[BAD]:
         assert (unit.root / "slots/a.img").read_bytes() == good
         with open_device(unit.root, clock=story.stage.clock) as device:
@@ -134,51 +170,66 @@ def test_a_device_that_went_back_keeps_the_good_image_whole(story: Story) -> Non
 # -- the world that lies ---------------------------------------------------------------------------
 
 
-def test_every_lie_of_a_registry_is_refused_with_its_reason(story: Story) -> None:
-    refusals = story.hostile_registry()
+def test_every_lie_of_a_registry_is_refused_with_its_reason(telling: Telling, story: Story) -> None:
+    refusals = telling.until("hostile_registry")
     assert {refusal.what: refusal.reason for refusal in refusals} == REFUSED_BECAUSE
 
 
-def test_lies_change_nothing_that_boots(story: Story) -> None:
-    good = (story.stage.folder / f"{GOOD}.img").read_bytes()
+def test_lies_change_nothing_that_boots(telling: Telling, story: Story) -> None:
+    telling.until("hostile_registry")
+    good = (story.stage.publisher.releases / f"{GOOD}.img").read_bytes()
     for unit in story.units:
         assert (unit.version, unit.slot, unit.state) == (GOOD, "a", "idle")
         assert (unit.root / "slots/a.img").read_bytes() == good
 
 
-def test_lies_are_told_of_by_signed_receipts(story: Story) -> None:
+def test_lies_are_told_of_by_signed_receipts(telling: Telling, story: Story) -> None:
+    telling.until("hostile_registry")
     queued = sum(unit.queued for unit in story.units)
     silent = {attack.OLDER}  # an older release is nothing to report: it is on the ledger
     told = set(REFUSED_BECAUSE) - silent - {attack.SHORT, attack.OUTDATED}
     assert queued == len(told)
 
 
-def test_the_ledger_has_nothing_of_what_was_not_approved(story: Story) -> None:
+def test_the_ledger_has_nothing_of_what_was_not_approved(telling: Telling, story: Story) -> None:
+    telling.until("hostile_registry")
     product = story.stage.publisher.product
     versions = [str(r.version) for r in story.stage.registry.catalogue.releases(product)]
     assert versions == [FIRST, GOOD, BAD, CURE]
 
 
-def test_one_more_approval_is_all_that_was_missing(story: Story) -> None:
-    """The tampered twin's twin: the same draft, with the second approval, would have passed."""
-    publisher = story.stage.publisher
+def test_one_more_approval_is_all_that_was_missing(telling: Telling, story: Story) -> None:
+    """The twin of the refusal: asked with two approvals, the contract takes the same terms."""
+    telling.until("hostile_registry")
+    publisher, registry = story.stage.publisher, story.stage.registry
     draft = publisher.build("6.6.7", FIRMWARE, (Phase(10_000, 0),))
-    draft = publisher.approve(draft, ("alice", "bob"), story.stage.clock.now())
-    assert draft.agreed is not None
-    assert len(draft.agreed.approvals.signatures) == 2  # and is not published: the story goes on
+    record = registry.catalogue.product(publisher.product).record
+
+    def gas(*names: str) -> int:
+        agreed = publisher.approve(draft, names, story.stage.clock.now()).agreed
+        assert agreed is not None
+        call = Call("publish", (record, draft.terms, agreed.approvals))
+        return registry.chain.estimate(registry.sender, call)  # asked, and not sent
+
+    with pytest.raises(LedgerRefused) as refused:
+        gas("carol")
+    assert refused.value.data["error"] == "TooFewApprovals"
+    assert gas("alice", "carol") > 0
 
 
 # -- and its end -----------------------------------------------------------------------------------
 
 
-def test_the_fleet_gets_the_cure_when_the_registry_is_ours_again(story: Story) -> None:
-    assert outcomes(story.cure()) == {("confirmed", ""): DEVICES}
+def test_the_fleet_gets_the_cure_when_the_registry_is_ours_again(
+    telling: Telling, story: Story
+) -> None:
+    assert outcomes(telling.until("cure")) == {("confirmed", ""): DEVICES}
     assert {(unit.version, unit.slot) for unit in story.units} == {(CURE, "b")}
     assert all(unit.queued == 0 for unit in story.units)
 
 
-def test_the_audit_finds_all_of_it_on_the_chain_alone(story: Story) -> None:
-    report = story.audit()
+def test_the_audit_finds_all_of_it_on_the_chain_alone(telling: Telling, story: Story) -> None:
+    report = telling.until("audit")
     assert report.ok, report.problems
     assert report.releases == 4
     told = document(story, report)

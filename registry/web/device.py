@@ -56,16 +56,16 @@ async def poll(
     """What the ledger has for a device, with its proof; "nothing for you" has one, too.
 
     With ``wait``, the answer comes when there is something to install or, given If-None-Match,
-    something else than that; at the latest after ``wait`` seconds.
+    something else than that; at the latest after ``wait`` seconds, or when the server ends.
     """
     device = Device(DeviceId.parse(asked.device), asked.version, asked.counter, asked.hardware)
     changes: Changes = request.app.state.changes
     until = time.monotonic() + asked.wait
     while True:
         change = changes.next()
-        answer = await run_in_threadpool(registry.bundles.answer, product, device)
+        answer = await run_in_threadpool(registry.bundles.answer, product, device, asked.height)
         left = until - time.monotonic()
-        if _is_worth_it(answer, if_none_match) or left <= 0:
+        if _is_worth_it(answer, if_none_match) or left <= 0 or changes.closing:
             return _bundle(answer, if_none_match)
         await changes.wait(change, left)
 

@@ -90,9 +90,10 @@ def ready(registry: Here) -> dict[str, Any]:
 
 
 @health.get("/metrics", response_class=Response)
-def metrics(registry: Here) -> Response:
+def metrics(request: Request, registry: Here) -> Response:
     """Gauges in Prometheus' text format."""
-    return Response(generate_latest(_Gauges(registry)), media_type=CONTENT_TYPE_LATEST)
+    gauges = _Gauges(registry, request.app.state.changes.waiting)
+    return Response(generate_latest(gauges), media_type=CONTENT_TYPE_LATEST)
 
 
 @ledger.post("/rpc", response_class=Response)
@@ -121,9 +122,9 @@ async def rpc(request: Request, registry: Here) -> Response:
 class _Gauges(CollectorRegistry):
     """Reads everything at the moment it is asked."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, waiting: int) -> None:
         super().__init__()
-        self._registry = registry
+        self._registry, self._waiting = registry, waiting
         self.register(self)
 
     def collect(self) -> Any:
@@ -137,12 +138,15 @@ class _Gauges(CollectorRegistry):
             "Age of that block",
             here.clock.now() - head.timestamp if head else 0,
         )
-        waiting = GaugeMetricFamily(
+        yield GaugeMetricFamily(
+            "firmledger_waiting_devices", "Devices whose poll is held", self._waiting
+        )
+        unsettled = GaugeMetricFamily(
             "firmledger_outbox_unsettled", "Acts that are not final yet", labels=["status"]
         )
         for status_name, count in views.unsettled(here).items():
-            waiting.add_metric([status_name], count)
-        yield waiting
+            unsettled.add_metric([status_name], count)
+        yield unsettled
         yield GaugeMetricFamily(
             "firmledger_products", "Products followed", len(here.catalogue.products())
         )

@@ -123,6 +123,10 @@ class Evm:
         state.revert(snapshot)
         return computation
 
+    def code(self, account: bytes) -> bytes:
+        """The code of an account."""
+        return bytes(self._backend.get_code(account))
+
     def storage(self, account: bytes, slot: int) -> bytes:
         """A storage word of the newest state."""
         return int(self._backend.get_storage(account, slot)).to_bytes(32, "big")

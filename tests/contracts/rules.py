@@ -1,7 +1,7 @@
 """What is well formed, what only tightens, who signed: the rules beside those of `protocol.ledger`.
 
-Written from the text of IReleaseLedger.sol, for `tests.contracts.model`. Refusals are `Refused`, with
-the name and the data of the contract's custom error.
+Written from the text of IReleaseLedger.sol, for `tests.contracts.model`. Refusals are `Refused`,
+with the name and the data of the contract's custom error.
 """
 
 from __future__ import annotations

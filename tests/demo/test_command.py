@@ -10,12 +10,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from demo import command
+from demo import attack, command
+from demo.adversary import HONEST
+from demo.clock import StoryClock
 from demo.fleet import Unit
-from demo.view import PlainLog
+from demo.view import BESIDE, LiveTable, PlainLog
 from protocol.errors import LocalFault, Malformed, Misuse
 from protocol.ids import DeviceId
+from registry.assembly import Registry
+from registry.audit import audit
 
 ROOT = Path(__file__).resolve().parents[2]
 TELL = "import sys; from demo.command import demo; demo(devices=2)"
@@ -103,6 +108,42 @@ def test_a_plain_log_has_the_story_and_what_devices_are_done_with() -> None:
     assert "== A chapter" in lines[0] and "something happened" in lines[1]
     assert "aaaaaaaa" in lines[2] and "confirmed" in lines[2]
     assert "bbbbbbbb" in lines[3] and "refused: halted" in lines[3]
+
+
+def test_a_terminal_shows_the_devices_below_the_story() -> None:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=100, height=BESIDE + 3)
+    with LiveTable(console) as table:
+        for name in "abcde":
+            table.show(unit(name * 8, "confirmed"))
+        table.chapter("A chapter")
+        table.say("something happened")
+    shown = out.getvalue()
+    assert "A chapter" in shown and "something happened" in shown
+    last = shown[shown.rindex("does") :]
+    assert "cccccccc" in last and "dddddddd" not in last
+    assert "and 2 more devices" in last
+
+
+def test_a_promise_that_is_not_kept_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The check's own tampered twin: the forged image is the true one, so a device installs it."""
+    monkeypatch.setattr(attack, "forged_payload", lambda: HONEST)
+    log = io.StringIO()
+    told, wrong = command.perform(tmp_path, bytes(range(256)) * 300, 2, log)
+    assert wrong == ["nobody refused a forged image"]
+    assert "NOT as promised" in log.getvalue()
+    assert told["audit"]["ok"]
+
+
+def test_a_story_that_is_kept_can_be_audited_by_the_command_line(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    command.demo(devices=1, keep=kept)
+    with Registry.open(kept / "registry", clock=StoryClock()) as registry:
+        report = audit(registry.chain, start=registry.settings.deployed_at)
+    assert report.ok and report.releases == 4
+    assert len(list((kept / "devices").iterdir())) == 2  # one, and the one that came last
 
 
 def test_stories_do_not_share_a_folder_or_a_port() -> None:

@@ -337,7 +337,13 @@ class Place:
         return self.around
 
 
-def trust_file(chain: Chain, *, max_age: int = 3600, embedded: bool = False) -> TrustFile:
+def trust_file(
+    chain: Chain,
+    *,
+    max_age: int = 3600,
+    embedded: bool = False,
+    recovery: tuple[str, ...] = (),
+) -> TrustFile:
     return TrustFile(
         chain_id=LEDGER.chain_id,
         contract=LEDGER.contract,
@@ -348,8 +354,8 @@ def trust_file(chain: Chain, *, max_age: int = 3600, embedded: bool = False) -> 
         product_name="thermostat",
         signing_keys=(),
         max_age=max_age,
-        recovery_threshold=0,
-        recovery_keys=(),
+        recovery_threshold=min(2, len(recovery)),
+        recovery_keys=recovery,
         registries=(),
         embedded=embedded,
     )

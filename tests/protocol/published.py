@@ -118,6 +118,7 @@ class Published:
     release_id: int = 1
     group: tuple[Validator, ...] = tuple(validators(4))
     more_words: tuple[tuple[bytes, int], ...] = ()
+    accounts: int = 20
 
     @property
     def anchor(self) -> bundle.Anchor:
@@ -151,7 +152,7 @@ class Published:
             LEDGER.release_slot(PRODUCT_ID, self.release_id, self.terms.hash_struct(), self.state),
             "big",
         )
-        world = World(words, group=self.group)
+        world = World(words, self.accounts, self.group)
         header = world.header(sealed_by=sealed_by, number=number, timestamp=timestamp, **members)
         if sealed_by is not None:  # not a proof that would verify: assemble it by hand
             good = assemble(

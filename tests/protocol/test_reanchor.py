@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -11,6 +12,7 @@ from protocol.errors import FirmledgerError, Malformed, Misuse, Untrusted
 from protocol.ids import Address, ProductId
 from protocol.reanchor import Reanchor, Statement, verify
 from protocol.trustfile import TrustFile
+from tests.protocol import golden_reanchor
 from tests.protocol.published import PRODUCT_ID, flipped
 from tests.protocol.recovering import KEYS, STATEMENT, STRANGER, signed, trust_file
 from tests.protocol.sealed import addresses, validators
@@ -181,3 +183,7 @@ def test_a_trust_file_names_keys_that_are_keys_each_once() -> None:
         with pytest.raises(FirmledgerError) as caught:
             TrustFile.parse(replace(good, recovery_keys=keys).to_bytes())
         assert caught.value.reason == "bad-trust-file"
+
+
+def test_the_golden_vectors_are_what_the_code_gives() -> None:
+    assert json.loads(golden_reanchor.PATH.read_text()) == golden_reanchor.document()

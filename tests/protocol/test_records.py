@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from protocol.digests import keccak256
 from protocol.errors import Malformed
-from protocol.ids import Address, ProductId
+from protocol.ids import Address, ProductId, Version
 from protocol.records import (
     Amendment,
     Approval,
@@ -99,6 +99,12 @@ def test_members_out_of_range_are_refused() -> None:
         State(0, 2**256)
     with pytest.raises(Malformed):
         SigningKey(bytes(31))
+
+
+def test_a_version_is_written_as_the_number_it_is() -> None:
+    head = Head(version=Version.parse("1.2.3"))
+    assert head.to_json()["version"] == str(int(Version.parse("1.2.3")))
+    assert Head.from_json(head.to_json()) == head
 
 
 def typed_data(message: Record, ledger: Ledger) -> dict[str, Any]:

@@ -29,6 +29,7 @@ class Office:
         start: int = 0,
         depth: int | None = 0,
         holder: str = "office",
+        fee_cap: int = 1_000,
     ) -> None:
         self.engine = open_database(folder / "registry.sqlite", REGISTRY, durable=True)
         catalogue = open_database(folder / "catalogue.sqlite", CATALOGUE, durable=False)
@@ -42,7 +43,7 @@ class Office:
             clock=clock,
             follow=self.index.catch_up,
             holder=holder,
-            fee_cap=1_000,
+            fee_cap=fee_cap,
             bump_after=60,
         )
         self._rest = rest

@@ -14,6 +14,7 @@ import pytest
 
 from protocol.digests import sha256
 from protocol.errors import LedgerRefused, LocalFault, Misuse, Refused, Unreachable
+from protocol.ids import Hash
 from protocol.ledger import Status as Release
 from protocol.records import product_id
 from registry.intents import Anchor, CreateProduct, Halt, Intent, Pause, Publish, SetFleet, intent
@@ -335,7 +336,7 @@ def test_acts_on_one_record_go_one_after_the_other_and_others_together(world: Wo
         Anchor(PRODUCT, 1, 1, 2, sha256(b"2"), 1, 0),
     ]
     rows = [office.outbox.submit(f"batch {b.new_size}", b) for b in two]
-    elsewhere = office.outbox.submit("other", CreateProduct(sha256(b"other"), governance()))  # type: ignore[arg-type]
+    elsewhere = office.outbox.submit("other", CreateProduct(Hash(sha256(b"other")), governance()))
     office.outbox.step()
     assert [office.outbox.row(r).status for r in (*rows, elsewhere)] == [
         Status.SENT,
@@ -356,6 +357,24 @@ def test_a_batch_that_another_reporter_overtook_is_refused_not_miscounted(world:
         office.outbox.wait(row, 10, rest=world.rest)
     assert refused.value.reason == "log-moved"
     assert refused.value.data == {"size": 2}
+
+
+@pytest.mark.parametrize(
+    ("poison", "reason"),
+    [
+        (Anchor(PRODUCT, 77, 0, 1, sha256(b"1"), 1, 0), "unknown-release"),
+        (Anchor(PRODUCT, 1, 0, 2**32, sha256(b"1"), 1, 0), "bad-arguments"),
+        (Pause(product_id(RITA.address, bytes(32))), "unknown-product"),
+    ],
+)
+def test_an_act_that_cannot_be_stops_nobody_else(world: World, poison: Intent, reason: str) -> None:
+    office = with_product(world)
+    office.do("r1", GOOD)
+    row = office.outbox.submit("poison", poison)
+    office.do("other", CreateProduct(Hash(sha256(b"other")), governance()))
+    with pytest.raises(Misuse) as refused:
+        office.outbox.wait(row, 10)
+    assert refused.value.reason == reason
 
 
 # -- fees and the node's moods -------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """Bundles spoiled by someone who holds every key: what a flipped bit alone never reaches.
 
-A change deep in a proof is refused early, by the next hash or seal. Here the hashes above it are made
-right again and the header is sealed anew, so that the change itself is what a verifier meets. All keys
-are test vectors.
+A change deep in a proof is refused early, by the next hash or seal. Here the hashes above it are
+made right again and the header is sealed anew, so that the change itself is what a verifier meets.
+All keys are test vectors.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What each of the two verifiers says of the same bytes, in one form: accepted values, or a step.
 
-Guarantee: nothing is compared that was not computed by each side from the bytes alone; pinned values
-are handed to both. A step of None in the product's answer is 0 or 16 in the twin's: before the first
-step or after the last.
+Guarantee: nothing is compared that was not computed by each side from the bytes alone; pinned
+values are handed to both. Steps are those of docs/spec/bundle.md and trust.md; what the product
+refuses while reading has no step in the error and is T1.
 """
 
 from __future__ import annotations
@@ -13,20 +13,19 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from device_client.core.trust import TrustState, advance
+from device_client.core.belief import TrustState
+from device_client.core.trust import Equivocation, advance
 from protocol import bundle
 from protocol.errors import Malformed, Untrusted
 from tests.twin import verifier
 
-UNNUMBERED = (0, 16)
-
 
 @dataclass(frozen=True)
 class Verdict:
-    """``values`` if accepted; otherwise ``step``, None where it has no number."""
+    """``values`` if accepted, otherwise ``step``."""
 
     values: Any = None
-    step: int | None = None
+    step: int | str | None = None
     why: str = dataclasses.field(default="", compare=False)
 
     @property
@@ -75,7 +74,8 @@ def plain(value: Any) -> Any:
     return int(value)
 
 
-def _manifest(said: Any) -> list[Any]:
+def manifest_values(said: Any) -> list[Any]:
+    """What the product read in a manifest, in the twin's order."""
     names = "product version security_counter image_digest image_size payload_digest key_epoch"
     return [plain(getattr(said, name)) for name in names.split()]
 
@@ -89,9 +89,11 @@ def product_says(data: bytes, pinned: Pinned) -> Verdict:
         values += [plain(view.product), plain(view.release)]
         if read.static is not None:
             found = bundle.offer(read.static, view)
-            values += [plain(found.terms), _manifest(found.manifest), bytes(found.key_id)]
+            values += [plain(found.terms), manifest_values(found.manifest), bytes(found.key_id)]
+    except Equivocation as error:  # by a proof that fails afterwards: the error names no step
+        return Verdict(step=error.data.get("step", "T6"), why=error.reason)
     except (Malformed, Untrusted) as error:
-        return Verdict(step=error.data.get("step"), why=error.reason)
+        return Verdict(step=error.data.get("step", "T1"), why=error.reason)
     return Verdict(values)
 
 
@@ -100,8 +102,7 @@ def twin_says(data: bytes, pinned: Pinned) -> Verdict:
     try:
         offer = verifier.verify_bundle(data, pinned.as_mapping())
     except verifier.Refusal as refusal:
-        step = None if refusal.step in UNNUMBERED else refusal.step
-        return Verdict(step=step, why=refusal.why)
+        return Verdict(step=refusal.step, why=refusal.why)
     header = offer["header"]
     values = [header["number"], header["time"], header["block_hash"], header["sealers"]]
     values += [plain(offer["product"]), plain(offer["release"])]

@@ -1,17 +1,18 @@
-"""Verifies a bundle from docs/spec alone: the twin of `protocol`, sharing no line and no idea with it.
+"""Verifies a bundle from docs/spec alone: the twin of `protocol`, sharing no line and no idea.
 
 Guarantee: what it accepts follows from the pages (proof.md, bundle.md, commitments.md, manifest.md,
 receipt.md), the records of contracts/IReleaseLedger.sol and the standards they cite; it was written
-without reading `protocol`. So where the two agree, the pages are enough, and a mistake would have to be
-made twice.
+without reading `protocol`. Where the two agree, the pages are enough, and a mistake would have to
+be made twice.
 
-Rules: tables and plain values instead of classes. The EIP-712 type strings are the only description of
-the records: their CBOR form, their ranges and their hashes are derived from them. Other libraries where
-there are some (`cbor2`, `rlp`, `eth_utils`), and own arithmetic on secp256k1. Whatever is refused raises
-`Refusal` with the step of bundle.md, section 3: 0 before the first step (the bytes have not the form
-of section 1, or a link leads nowhere), 16 after the last (the block is older than one believed).
+Rules: tables and plain values instead of classes. The EIP-712 type strings are the only description
+of the records: their CBOR form, their ranges and their hashes are derived from them. Other
+libraries where there are some (`cbor2`, `rlp`, `eth_utils`), and own arithmetic on secp256k1.
+Whatever is refused raises `Refusal` with the step of bundle.md, section 3, or one of T1 and T4 to
+T7 of trust.md, section 2 (which was added to the twin after the two had been compared).
 
-It does not keep a trusted state, look at a clock, decide policy, or open payloads.
+It does not keep a trusted state, look at a clock, decide policy, or open payloads. It is one file,
+to be read beside the pages.
 """
 
 import hashlib
@@ -34,24 +35,30 @@ keccak_of = lru_cache(4096)(keccak)
 
 HEADER_MAX, STATIC_MAX, ENVELOPE_MAX, SIGNER_MAX, LINKS_MAX = 8192, 16384, 8192, 128, 16
 NODES_MAX, NODE_MIN, NODE_MAX = 128, 32, 532
+FRESH_MAX = 17 * HEADER_MAX + NODES_MAX * NODE_MAX + 8192
+BUNDLE_MAX = STATIC_MAX + FRESH_MAX
+PATH_MAX, ACK_MAX = 64, FRESH_MAX + 4096
 
 
 class Refusal(Exception):
-    """Something does not hold: `step` says where, `why` in a word or two."""
+    """Something does not hold: `step` says where, `why` in a word or two.
 
-    def __init__(self, step: int, why: str):
+    Readers that several steps use say 0; the step that uses them says which it is (`at`).
+    """
+
+    def __init__(self, step: int | str, why: str):
         super().__init__(f"step {step}: {why}")
         self.step = step
         self.why = why
 
 
-def require(holds: bool, step: int, why: str) -> None:
+def require(holds: bool, step: int | str, why: str) -> None:
     if not holds:
         raise Refusal(step, why)
 
 
 @contextmanager
-def at(step: int) -> Iterator[None]:
+def at(step: int | str) -> Iterator[None]:
     """Says which step it was, for readers that several steps use."""
     try:
         yield
@@ -63,9 +70,9 @@ def sha256(data: bytes) -> bytes:
     return hashlib.sha256(data).digest()
 
 
-# ---------------------------------------------------------------------------------------------------
-# CBOR: manifest.md, section 1. Decoded by cbor2, and encoded again here to see that it had this form.
-# ---------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------------------------
+# CBOR: manifest.md, section 1. Decoded by cbor2, and encoded again to see that it had this form.
+# ---------------------------------------------------------------------------------------------
 
 
 def head_of(major: int, number: int) -> bytes:
@@ -121,20 +128,22 @@ def octets(value: Any, least: int, most: int) -> bytes:
 
 
 def unsigned(value: Any, bits: int) -> int:
-    require(type(value) is int and 0 <= value < 1 << bits, 0, f"not an unsigned number of {bits} bits")
+    require(
+        type(value) is int and 0 <= value < 1 << bits, 0, f"not an unsigned number of {bits} bits"
+    )
     return int(value)
 
 
-# ---------------------------------------------------------------------------------------------------
-# Records: commitments.md, sections 2 to 5, and the structs of IReleaseLedger.sol
-# ---------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------------------------
+# Records: commitments.md, sections 2 to 5 and 8, and the structs of IReleaseLedger.sol
+# ---------------------------------------------------------------------------------------------
 
 TYPES = {
     "Phase": "uint16 bps,uint32 delay,uint32 minConfirmed,uint16 maxFailureBps,uint32 gateDeadline",
     "Terms": "bytes32 productId,uint64 version,uint32 securityCounter,bytes32 imageDigest,"
-    "bytes32 manifestDigest,uint64 imageSize,uint32 hardwareMin,uint32 hardwareMax,uint64 minVersion,"
-    "uint64 notBefore,uint64 expiry,uint8 requiredAttestations,bool critical,uint32 keyEpoch,"
-    "Phase[] rollout",
+    "bytes32 manifestDigest,uint64 imageSize,uint32 hardwareMin,uint32 hardwareMax,"
+    "uint64 minVersion,uint64 notBefore,uint64 expiry,uint8 requiredAttestations,bool critical,"
+    "uint32 keyEpoch,Phase[] rollout",
     "SigningKey": "bytes32 keyId,uint32 validThrough",
     "HaltRule": "uint32 minFailures,uint16 maxFailureBps",
     "Governance": "address[] approvers,uint8 threshold,uint32 epoch,address[] guardians,"
@@ -147,9 +156,17 @@ TYPES = {
 }
 LIST_MAX = {"Phase[]": 4}  # 16 for every other list
 STATE_WORD = {
-    **{"status": (0, 4), "flags": (4, 4), "halts": (8, 8), "attested": (16, 8), "haltedAt": (24, 40)},
-    **{"confirmed": (64, 32), "failed": (96, 32), "baselineConfirmed": (128, 32)},
-    **{"baselineFailed": (160, 32), "haltedTotal": (192, 32), "logSize": (224, 32)},
+    "status": (0, 4),
+    "flags": (4, 4),
+    "halts": (8, 8),
+    "attested": (16, 8),
+    "haltedAt": (24, 40),
+    "confirmed": (64, 32),
+    "failed": (96, 32),
+    "baselineConfirmed": (128, 32),
+    "baselineFailed": (160, 32),
+    "haltedTotal": (192, 32),
+    "logSize": (224, 32),
 }
 
 
@@ -167,7 +184,9 @@ def type_hash(name: str) -> bytes:
         seen.add(current)
         kinds = {kind.removesuffix("[]") for kind, _ in fields(current)}
         waiting += [kind for kind in kinds if kind in TYPES and kind not in seen]
-    return keccak("".join(f"{part}({TYPES[part]})" for part in [name, *sorted(seen - {name})]).encode())
+    return keccak(
+        "".join(f"{part}({TYPES[part]})" for part in [name, *sorted(seen - {name})]).encode()
+    )
 
 
 def record(kind: str, value: Any) -> Any:
@@ -231,18 +250,59 @@ def release_place(product: bytes, release: int) -> bytes:
 
 
 def state_members(packed: int) -> dict[str, int]:
-    return {
-        name: packed >> lowest & (1 << bits) - 1 for name, (lowest, bits) in STATE_WORD.items()
-    }
+    return {name: packed >> lowest & (1 << bits) - 1 for name, (lowest, bits) in STATE_WORD.items()}
 
 
 def cohort(product: bytes, release: int, device: bytes) -> int:
     return int.from_bytes(keccak(product + word(release) + device), "big") % 10000
 
 
-# ---------------------------------------------------------------------------------------------------
+def open_share(phases: Sequence[Mapping[str, int]], w: Mapping[str, int], running: int) -> int:
+    """Section 8: the share of the fleet, in 1/10000, whose turn has come."""
+    good, bad = w["confirmed"] - w["baselineConfirmed"], w["failed"] - w["baselineFailed"]
+    share = 0
+    for phase in phases:
+        late = 0 != phase["gateDeadline"] <= running
+        if (
+            running < phase["delay"]
+            or not (late or w["confirmed"] >= phase["minConfirmed"])
+            or bad * 10000 > phase["maxFailureBps"] * (good + bad)
+        ):
+            break
+        share = phase["bps"]
+    return share
+
+
+def eligible(
+    head: Mapping[str, int],
+    terms: Mapping[str, Any],
+    release: Mapping[str, Any],
+    device: Mapping[str, Any],
+    now: int,
+) -> str:
+    """Section 8: why a device may or may not install, in the words of `Reason`."""
+    w = state_members(release["state"]["word"])
+    running = now - head["pausedTotal"] - release["state"]["startsAt"] - w["haltedTotal"]
+    turn = cohort(terms["productId"], release["id"], device["deviceId"])
+    rules = {
+        "ProductPaused": head["pausedAt"] != 0,
+        "Revoked": w["status"] == 3,
+        "Halted": w["status"] == 2,
+        "WrongHardware": not terms["hardwareMin"] <= device["hardware"] <= terms["hardwareMax"],
+        "AttestationsMissing": terms["requiredAttestations"] & ~w["attested"] != 0,
+        "NotStarted": running < 0 or now < terms["notBefore"],
+        "Expired": 0 != terms["expiry"] <= now,
+        "NotNewer": device["version"] >= terms["version"],
+        "StepRequired": device["version"] < terms["minVersion"],
+        "CounterTooLow": terms["securityCounter"] < device["securityCounter"],
+        "CohortWaits": turn >= open_share(terms["rollout"], w, running),
+    }
+    return next((reason for reason, applies in rules.items() if applies), "Eligible")
+
+
+# ---------------------------------------------------------------------------------------------
 # RLP and header: proof.md, sections 2 and 3
-# ---------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------------------------
 
 
 def as_rlp(value: Any) -> bytes:
@@ -317,10 +377,10 @@ def read_header(data: bytes) -> dict[str, Any]:
     }
 
 
-# ---------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------------------------
 # Seals: proof.md, section 4, steps 3 and 4; section 7. secp256k1 as SEC 2 gives it; recovery as in
 # SEC 1, section 4.1.6.
-# ---------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------------------------
 
 P = 2**256 - 2**32 - 977
 N = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
@@ -414,9 +474,9 @@ def sealed_header(data: bytes, trusted: Sequence[bytes], link: bool = False) -> 
     return {**header, "sealers": sealers}
 
 
-# ---------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------------------------
 # Tries: proof.md, section 4, steps 5 to 8; section 5
-# ---------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------------------------
 
 EMPTY_TRIE = keccak(as_rlp(b""))
 
@@ -501,9 +561,9 @@ def verify_state(
     return sealed, words_of(trust, sealed["state_root"], slots, nodes)
 
 
-# ---------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------------------------
 # Envelope: manifest.md
-# ---------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------------------------
 
 VENDOR = uuid.uuid5(uuid.NAMESPACE_DNS, "firmledger.invalid")
 ED25519_KEY, P256_KEY = "Ed25519", "P-256"
@@ -623,8 +683,11 @@ def read_manifest(manifest: Mapping[Any, Any]) -> dict[str, Any]:
     require(1 <= unsigned(size, 64) <= 2**36 - 16, 0, "image size")
     device_class = uuid.uuid5(VENDOR, product.hex())
     image_values = {
-        **{1: VENDOR.bytes, 2: device_class.bytes, 3: cbor([-16, image])},
-        **{14: size, -256: counter},
+        1: VENDOR.bytes,
+        2: device_class.bytes,
+        3: cbor([-16, image]),
+        14: size,
+        -256: counter,
     }
     payload_values = {3: cbor([-16, payload]), 14: size}
     shared = [12, 0, 20, image_values, 1, 15, 2, 15, -256, 15, 12, 1, 20, payload_values]
@@ -673,13 +736,14 @@ def check_envelope(envelope: Mapping[str, Any], signer: bytes) -> dict[str, Any]
     return {**read_manifest(envelope["manifest"]), "notes": read_notes(envelope["notes"])}
 
 
-# ---------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------------------------
 # Bundle: bundle.md
-# ---------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------------------------
 
 
 def read_fresh(data: bytes) -> dict[str, Any]:
     """The fresh part, in the form of section 1."""
+    require(len(data) <= FRESH_MAX, 0, "fresh part too large")
     number, links, header, nodes, product, release = members(uncbor(data), 6)
     require(unsigned(number, 64) == 1, 0, "format")
     require(type(links) is list and len(links) <= LINKS_MAX, 0, "links")
@@ -711,28 +775,34 @@ def read_static(data: bytes) -> dict[str, Any]:
     }
 
 
-def follow_links(trust: Mapping[str, Any], links: Sequence[bytes]) -> tuple[list[bytes], int]:
-    """Validators and height at the end of the links; before step 1."""
-    validators, height = list(trust["validators"]), trust["height"]
+def one_block(step: str, *headers: Mapping[str, Any] | None) -> None:
+    """Step T6, and a part of T4: of one height there is one block."""
+    known = [header for header in headers if header]
+    blocks = {(header["number"], header["block_hash"]) for header in known}
+    require(len(blocks) == len({number for number, _ in blocks}), step, "equivocation")
+
+
+def follow_links(
+    trust: Mapping[str, Any], links: Sequence[bytes]
+) -> tuple[list[bytes], Mapping[str, Any] | None]:
+    """Step T4: the validators at the end of the links, and the last link."""
+    validators, height, last = list(trust["validators"]), trust["height"], None
     for link in links:
-        with at(0):
+        with at("T4"):
             header = sealed_header(link, validators, link=True)
-        require(header["number"] > height, 0, "link not above the one before")
-        validators, height = header["validators"], header["number"]
-    return validators, height
+        one_block("T4", trust.get("header"), header)
+        one_block("T4", last, header)
+        require(header["number"] > height, "T4", "link-order")
+        validators, height, last = header["validators"], header["number"], header
+    return validators, last
 
 
-def verify_fresh(data: bytes, trust: Mapping[str, Any]) -> dict[str, Any]:
-    """Steps 1 to 10, and what must hold of block and time: what the ledger says at one block."""
-    fresh = read_fresh(data)
+def prove_fresh(fresh: Mapping[str, Any], trust: Mapping[str, Any]) -> dict[str, Any]:
+    """Steps 1 to 10."""
     product, release = fresh["product"], fresh["release"]
     at_product = product_place(trust["product"])
     at_release = release_place(trust["product"], release["id"]) if release else at_product
-    validators, height = follow_links(trust, fresh["links"])
-    trust = {**trust, "validators": validators}
-    header, words = verify_state(
-        trust, fresh["header"], fresh["nodes"], [at_product, at_release]
-    )
+    header, words = verify_state(trust, fresh["header"], fresh["nodes"], [at_product, at_release])
     expected = product_commitment(trust, product, header["time"])
     require(words[at_product] == expected, 9, "product")
     if release:
@@ -740,14 +810,38 @@ def verify_fresh(data: bytes, trust: Mapping[str, Any]) -> dict[str, Any]:
         require(words[at_release] == release_commitment(trust, release), 10, "release")
     else:
         require(product["head"]["latestRelease"] == 0, 10, "release withheld")
-    require(header["number"] >= height, 16, "below the height trusted")
-    require(header["time"] >= trust["time"], 16, "before the time trusted")
     return {"header": header, "product": product, "release": release}
+
+
+def verify_fresh(data: bytes, trust: Mapping[str, Any]) -> dict[str, Any]:
+    """Steps T1 to T7 but for the clock: what the ledger says of a product at one block."""
+    with at("T1"):
+        fresh = read_fresh(data)
+    validators, link = follow_links(trust, fresh["links"])
+    known = trust.get("header")
+    trust = {**trust, "validators": validators}
+    try:
+        ledger = prove_fresh(fresh, trust)
+    except Refusal as refusal:
+        if refusal.step in range(5, 11):  # a sealed header is evidence, whatever stands beside it
+            header = sealed_header(fresh["header"], validators)
+            one_block("T6", known, header)
+            one_block("T6", link, header)
+        raise
+    header = ledger["header"]
+    height = max(trust["height"], link["number"] if link else 0)
+    require(header["number"] >= height, "T5", "below the height trusted")
+    one_block("T6", known, header)
+    one_block("T6", link, header)
+    require(header["time"] >= trust["time"], "T7", "before the time trusted")
+    return ledger
 
 
 def verify_static(data: bytes, ledger: Mapping[str, Any]) -> dict[str, Any]:
     """Steps 11 to 15: that the static part is what the release was agreed about."""
-    static, release = read_static(data), ledger["release"]
+    with at("T1"):
+        static = read_static(data)
+    release = ledger["release"]
     terms, signer = static["terms"], static["signer"]
     require(release is not None, 11, "nothing released")
     require(hash_struct("Terms", terms) == release["termsHash"], 11, "terms")
@@ -766,12 +860,17 @@ def verify_static(data: bytes, ledger: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def verify_bundle(data: bytes, trust: Mapping[str, Any]) -> dict[str, Any]:
-    """All steps. `trust`: chain_id, contract, code_hash, product, validators, height, time."""
-    number, static, fresh = members(uncbor(data), 3)
-    require(unsigned(number, 64) == 1, 0, "format")
-    require(type(fresh) is bytes and (static is None or type(static) is bytes), 0, "parts")
-    if static is not None:
-        read_static(static)
+    """All steps. `trust`: chain_id, contract, code_hash, product, validators, height, time.
+
+    Also `header`, as `sealed_header` returns it, if a block was accepted before.
+    """
+    with at("T1"):
+        require(len(data) <= BUNDLE_MAX, 0, "bundle too large")
+        number, static, fresh = members(uncbor(data), 3)
+        require(unsigned(number, 64) == 1, 0, "format")
+        require(type(fresh) is bytes and (static is None or type(static) is bytes), 0, "parts")
+        if static is not None:
+            read_static(static)
     ledger = verify_fresh(fresh, trust)
     return ledger if static is None else {**ledger, **verify_static(static, ledger)}
 
@@ -780,13 +879,14 @@ def split_stick(data: bytes) -> tuple[bytes, bytes]:
     """A file for a stick as its bundle and its payload (section 4)."""
     require(data[:8] == b"FLBUNDL1" and len(data) >= 12, 0, "not a file for a stick")
     end = 12 + int.from_bytes(data[8:12], "big")
+    require(12 < end <= 12 + BUNDLE_MAX, 0, "size of the bundle")
     require(len(data) >= end, 0, "file cut short")
     return data[12:end], data[end:]
 
 
-# ---------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------------------------
 # Receipts: receipt.md, and bundle.md, section 5
-# ---------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------------------------
 
 OUTCOMES = {1: "confirmed", 2: "failed", 3: "rolled-back", 4: "refused"}
 
@@ -845,7 +945,7 @@ def verify_receipt(data: bytes, device_key: bytes) -> dict[str, Any]:
         require(type(body) is bytes, 1, "payload")
     with at(2):
         require(unprotected == {} and type(unprotected) is dict, 2, "unprotected header")
-        named = uncbor(octets(protected, 0, 1024))
+        named = uncbor(octets(protected, 0, 64))
         require(type(named) is dict and set(named) == {1, 4} and named[1] == -19, 2, "header")
     require(named[4] == sha256(device_key), 3, "device")
     with at(4):
@@ -883,8 +983,10 @@ def verify_acknowledgement(
     data: bytes, receipt: bytes, release: int, trust: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Whether the ledger's log holds a receipt about a release."""
+    require(len(data) <= ACK_MAX, 0, "acknowledgement too large")
     number, index, size, path, fresh = members(uncbor(data), 5)
     require(unsigned(number, 64) == 1 and type(path) is list, 0, "acknowledgement")
+    require(len(path) <= PATH_MAX, 0, "path too long")
     unsigned(index, 64), unsigned(size, 64)
     nodes = [octets(node, 32, 32) for node in path]
     ledger = verify_fresh(octets(fresh, 0, len(data)), trust)
