@@ -14,7 +14,7 @@ from device_client.adapters.boot_backends import BACKENDS, Board
 from device_client.config import Config
 from protocol.errors import LocalFault, Misuse
 from tests.conftest import ROOT
-from tests.device_client.boot.test_killed import OLD, uboot_board
+from tests.device_client.boot.machines import OLD, real_board
 from tests.device_client.test_cli import Shop
 
 SLOTS = {"a": "/dev/a", "b": "/dev/b"}
@@ -72,7 +72,7 @@ def test_settings_that_mean_nothing_are_refused(text: str) -> None:
 @pytest.mark.debian("libubootenv-tool", "/usr/bin/fw_setenv")
 @pytest.mark.parametrize("right", [True, False])
 def test_a_real_board_is_adopted_only_with_the_image_it_runs(shop: Shop, right: bool) -> None:
-    board = uboot_board(shop.folder)
+    board = real_board(shop.folder, "uboot")
     image = shop.folder / "running.img"
     image.write_bytes(OLD if right else OLD[:-1] + b"?")
     before = (shop.folder / "slot-a").read_bytes()
