@@ -7,7 +7,7 @@ is left and the former image boots. `ConsoleHealth` reads what the machine print
 
 Guarantees: one machine at a time, killed with all that belongs to it when the device is closed, at
 each boot, and at the deadline; it can write `MAX_CONSOLE` bytes to its console, and ends there; it
-has no network, no disk, and no input.
+has no network, no disk, and no input. A client that is killed takes its machine with it.
 
 For tests and demonstrations: an image of a board that QEMU does not know cannot be tried this way.
 """
@@ -32,7 +32,7 @@ from protocol.errors import LocalFault
 MAX_CONSOLE = 1 << 20
 _POLL_SECONDS = 0.02
 QEMU = ("qemu-system-riscv64", "-M", "virt", "-m", "128M")
-_BOUNDED = ("sh", "-c", f'ulimit -f {MAX_CONSOLE // 512}; exec "$@"', "sh")
+_BOUNDED = ("sh", "-c", f'ulimit -f {MAX_CONSOLE // 512}; exec setpriv --pdeathsig KILL "$@"', "sh")
 _BARE = ("-nodefaults", "-display", "none", "-monitor", "none", "-no-reboot", "-nic", "none")
 
 

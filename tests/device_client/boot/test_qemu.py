@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,6 +15,7 @@ from device_client.adapters.qemu_boot import MAX_CONSOLE, QEMU, ConsoleHealth, M
 from protocol.errors import LocalFault
 from tests.device_client.registry import make
 from tests.device_client.test_cli import Shop
+from tests.world.killing import run_forked
 
 OPENSBI = Path("/usr/lib/riscv64-linux-gnu/opensbi/generic/fw_jump.bin")
 UBOOT = Path("/usr/lib/u-boot/qemu-riscv64/u-boot.bin")
@@ -139,6 +143,27 @@ def test_no_machine_is_left_behind(machine: Machine) -> None:
     machine.power_on(UBOOT)
     assert first is not None and first.poll() is not None
     assert machine.await_console(lambda text: b"U-Boot 20" in text, 60)
+
+
+def test_a_killed_client_takes_its_machine_with_it(tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+
+    def command() -> int:
+        machine = Machine(tmp_path / "console.log")
+        machine.power_on(OPENSBI)
+        assert machine._process and machine.await_console(bool, 60)
+        note.write_text(str(machine._process.pid))
+        os.kill(os.getpid(), signal.SIGKILL)
+        return 0
+
+    assert run_forked(command).killed
+    process = Path("/proc", note.read_text(), "stat")
+    for _ in range(3000):
+        if not process.exists() or process.read_text().rpartition(")")[2].split()[0] in "ZX":
+            return
+        time.sleep(0.01)
+    os.kill(int(note.read_text()), signal.SIGKILL)
+    pytest.fail("a machine was left behind")
 
 
 def test_no_qemu_is_said(tmp_path: Path) -> None:
