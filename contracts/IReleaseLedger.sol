@@ -107,7 +107,8 @@ interface IReleaseLedger {
         Head head;
     }
 
-    /// @notice One step of a rollout. Steps open in order and never close while the release is active.
+    /// @notice One step of a rollout. Steps open in order; one whose gate asks for a failure rate closes again
+    /// while that rate is exceeded.
     /// @param bps Share of the fleet in 1/10000, of all phases up to this one together; strictly rising.
     /// @param delay Seconds after the start before this phase may open; not falling.
     /// @param minConfirmed Confirmed installs the gate asks for; 0 = no such gate.

@@ -109,15 +109,12 @@ class Static:
     @classmethod
     def decode(cls, data: bytes) -> Self:
         """From `encode`'s bytes, at most `MAX_STATIC_BYTES`; `Malformed` otherwise."""
-        what = "bundle's static part"
-        row = _row(data, what, 4, MAX_STATIC_BYTES)
-        static = cls(
+        row = _row(data, "bundle's static part", 4, MAX_STATIC_BYTES)
+        return cls(
             envelope=cbor.as_bytes(row[1], "envelope", maximum=manifest.MAX_ENVELOPE_BYTES),
             signer=cbor.as_bytes(row[2], "signer", maximum=cose.MAX_KEY_BYTES),
             terms=Terms.from_list(row[3]),
         )
-        _require_exact(data, static.encode(), what)
-        return static
 
     @property
     def digest(self) -> Digest:
@@ -146,9 +143,8 @@ class Fresh:
     @classmethod
     def decode(cls, data: bytes) -> Self:
         """From `encode`'s bytes, at most `MAX_FRESH_BYTES`; `Malformed` otherwise."""
-        what = "bundle's fresh part"
-        row = _row(data, what, 6, MAX_FRESH_BYTES)
-        fresh = cls(
+        row = _row(data, "bundle's fresh part", 6, MAX_FRESH_BYTES)
+        return cls(
             links=_blobs(row[1], "link", MAX_LINKS, MAX_HEADER_BYTES),
             proof=Proof(
                 header=cbor.as_bytes(row[2], "header", maximum=MAX_HEADER_BYTES),
@@ -157,8 +153,6 @@ class Fresh:
             product=Product.from_list(row[4]),
             release=None if row[5] is None else Release.from_list(row[5]),
         )
-        _require_exact(data, fresh.encode(), what)
-        return fresh
 
 
 @dataclass(frozen=True)
@@ -403,17 +397,6 @@ def _blobs(value: Any, what: str, most: int, maximum: int) -> tuple[bytes, ...]:
             "oversized", f"{what}s refused", f"{len(items)} given, at most {most}", "get them again"
         )
     return tuple(cbor.as_bytes(item, what, maximum=maximum) for item in items)
-
-
-def _require_exact(data: bytes, encoded: bytes, what: str) -> None:
-    """What was read must give ``data`` again: records also read hex text where bytes belong."""
-    if encoded != data:
-        raise Malformed(
-            "not-canonical",
-            f"{what} refused",
-            "a member is not in the form it has in a bundle",
-            "get the bundle again from its author",
-        )
 
 
 def _untrusted(

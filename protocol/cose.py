@@ -105,7 +105,7 @@ def public_key_from_map(value: object) -> PublicKey:
 
 
 def public_key_to_bytes(key: PublicKey) -> bytes:
-    """The one encoding of ``key``: a deterministic COSE_Key (42 or 75 bytes)."""
+    """The one encoding of ``key``: a deterministic COSE_Key (40 or 75 bytes)."""
     return cbor.dumps(cose_key(key))
 
 

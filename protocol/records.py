@@ -184,11 +184,15 @@ class Record:
 
     @classmethod
     def from_abi(cls, value: Mapping[str, Any] | Sequence[Any]) -> Self:
-        """From an ABI decoder's mapping (by member name) or sequence; hex is accepted."""
+        """From an ABI decoder's mapping (by member name) or sequence; addresses may be hex."""
         fields = _fields(cls)
         row = [value[f.member] for f in fields] if isinstance(value, Mapping) else list(value)
-        pairs = zip(fields, row, strict=True)
-        return cls(**{f.name: _inward(cls, f, v, lambda r, x: r.from_abi(x)) for f, v in pairs})
+        members = {}
+        for f, item in zip(fields, row, strict=True):
+            if f.record is None:
+                item = [_decoded(f.abi, v) for v in item] if f.is_list else _decoded(f.abi, item)
+            members[f.name] = _inward(cls, f, item, lambda r, x: r.from_abi(x))
+        return cls(**members)
 
     # -- EIP-712 ----------------------------------------------------------------------------------
 
@@ -218,12 +222,13 @@ def _inward(cls: type[Record], f: _Field, value: Any, turn: Any) -> Any:
     if f.is_list:
         if not isinstance(value, list | tuple) or len(value) > f.limit:
             raise _refuse(f"{cls.__name__}.{f.member}", f"it is not a list of at most {f.limit}")
-        return tuple(turn(f.record, v) if f.record else _plain(f.abi, v) for v in value)
-    return turn(f.record, value) if f.record else _plain(f.abi, value)
+        return tuple(turn(f.record, v) if f.record else v for v in value)
+    return turn(f.record, value) if f.record else value
 
 
-def _plain(abi: str, value: Any) -> Any:
-    if abi in ("address", "bytes32") and isinstance(value, str):
+def _decoded(abi: str, value: Any) -> Any:
+    """A scalar as ABI decoders give it: addresses in hex, bytes in types of their own."""
+    if abi == "address" and isinstance(value, str):
         return _from_json(abi, value)
     return bytes(value) if isinstance(value, bytes | bytearray) else value
 

@@ -12,6 +12,8 @@ Rules:
   waits.
 * If nothing is newer, the fresh part alone goes out, and speaks of the release that the device runs
   (of the newest one if that is unknown): "nothing for you" is proved, too.
+* What is shown of a product never goes back in height, whichever release it speaks of, nor below
+  the height that a device says it has seen: a device would take an earlier block for a replay.
 * The ETag is of the bytes. They stay the same until the fresh part is due to be remade, or the
   ledger says something else; so a 304 never outlives a proof.
 
@@ -80,7 +82,7 @@ class _Made:
 
     fresh: Fresh
     slot: Hash
-    timestamp: int
+    block: Block
     encoded: bytes
     bundles: dict[Hash | None, tuple[bytes, str]] = field(default_factory=dict)
 
@@ -112,6 +114,7 @@ class Bundles:
         self._head: Block | None = None
         self._moments: dict[ProductId, _Moment] = {}
         self._made: dict[tuple[ProductId, int | None], _Made] = {}
+        self._shown: dict[ProductId, int] = {}  # the height that was shown last
         self._statics: dict[Hash, bytes] = {}
         self._lock = threading.RLock()
 
@@ -124,14 +127,17 @@ class Bundles:
             self._head = head
             return True
 
-    def answer(self, product_id: ProductId, device: Device) -> Answer:
-        """The bundle for one device; `Misuse` ``unknown-product``, `Unreachable` at first."""
+    def answer(self, product_id: ProductId, device: Device, seen: int = 0) -> Answer:
+        """The bundle for one device that has ``seen`` this height of the ledger.
+
+        `Misuse` ``unknown-product``, `Unreachable` while nothing is followed.
+        """
         with self._lock:
             moment = self._moment(product_id)
             entry, reason = _choose(moment, device)
-            made, static = self._fresh(product_id, moment, entry), None
+            made, static = self._fresh(product_id, moment, entry, seen), None
             if entry is not None and reason is not None:
-                then = _verdict(entry, made.fresh.product, device, made.timestamp)
+                then = _verdict(entry, made.fresh.product, device, made.block.timestamp)
                 if then is not reason:  # time alone decided: show the device the later block
                     made = self._make(product_id, moment, entry)
                 static = self._static(entry.terms_hash)
@@ -192,18 +198,21 @@ class Bundles:
         self._moments[product_id] = moment
         return moment
 
-    def _fresh(self, product_id: ProductId, moment: _Moment, entry: ReleaseEntry | None) -> _Made:
+    def _fresh(
+        self, product_id: ProductId, moment: _Moment, entry: ReleaseEntry | None, seen: int = 0
+    ) -> _Made:
         made = self._made.get((product_id, entry.release_id if entry else None))
-        if made is not None and made.slot == moment.slot and self._is_young(made, moment):
-            shown = made.fresh.release
-            if shown == (entry.record if entry else None):
-                return made
-        return self._make(product_id, moment, entry)
+        lowest = max(seen, self._shown.get(product_id, 0))
+        if made is None or not self._holds(made, moment, entry, lowest):
+            return self._make(product_id, moment, entry)
+        return made
 
-    def _is_young(self, made: _Made, moment: _Moment) -> bool:
-        """Not due yet, or no later block to make it from."""
-        due = self._now() - made.timestamp >= self.renewed_every
-        return not due or made.timestamp >= moment.block.timestamp
+    def _holds(self, made: _Made, moment: _Moment, entry: ReleaseEntry | None, lowest: int) -> bool:
+        """Whether it shows what the head has, at no lower height, and is not due."""
+        if made.slot != moment.slot or made.fresh.release != (entry.record if entry else None):
+            return False
+        due = self._now() - made.block.timestamp >= self.renewed_every
+        return made.block == moment.block or not (due or made.block.number < lowest)
 
     def _make(self, product_id: ProductId, moment: _Moment, entry: ReleaseEntry | None) -> _Made:
         header = self._chain.header(moment.block.hash)
@@ -214,10 +223,11 @@ class Bundles:
         answer = self._chain.proof(slots, moment.block.hash)
         record = entry.record if entry else None
         fresh = assemble(anchor, header, answer, moment.product, record)
-        made = _Made(fresh, moment.slot, moment.block.timestamp, fresh.encode())
+        made = _Made(fresh, moment.slot, moment.block, fresh.encode())
         if len(self._made) >= KEPT_PARTS:
             self._made.pop(next(iter(self._made)))
         self._made[product_id, entry.release_id if entry else None] = made
+        self._shown[product_id] = moment.block.number
         return made
 
 
@@ -257,4 +267,4 @@ def _answer(
 ) -> Answer:
     body, etag = made.bundle(entry.terms_hash if entry and static else None, static)
     release_id = entry.release_id if entry else None
-    return Answer(body, etag, release_id, reason, made.timestamp)
+    return Answer(body, etag, release_id, reason, made.block.timestamp)

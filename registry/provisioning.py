@@ -16,6 +16,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from protocol.bundle import Bundle, prove
 from protocol.errors import Malformed, Misuse, Unreachable
 from protocol.ids import Address, DeviceId, Hash, KeyId
 from protocol.receipt import device_id
@@ -50,6 +51,11 @@ def trust_file(keys: ProductKeys, status: Any, active: Sequence[bytes], registry
         registries=(registry,),
         embedded=bool(status["embedded"]),
     )
+
+
+def shown_height(bundle: bytes, trust: TrustFile) -> int:
+    """The height that a bundle proves to who believes this trust file; `Untrusted` if none."""
+    return prove(Bundle.decode(bundle).fresh, trust.anchor).number
 
 
 def class_key_file(keys: ProductKeys) -> ClassKeys:

@@ -1,7 +1,8 @@
 """Stick files (``.flb``): a bundle and its payload in one file, for devices without a network.
 
-Guarantees: `verify` needs nothing but the file and a trust file, and takes the same steps as a
-device; its last ones bind the payload. What it says is numbered as docs/spec/bundle.md numbers it.
+Guarantees: `verify` needs nothing but the file and a trust file, and takes the steps a device would
+that has seen no block yet, under their numbers in docs/spec/trust.md and docs/spec/bundle.md; the
+last one binds the payload.
 `write` and `refresh` leave a whole file or the old one.
 
 Not here: whether a device may install it now: halts, rollout, hardware and the device's own policy
@@ -11,8 +12,8 @@ are judged there. The status that was proved is reported.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,6 +24,7 @@ from protocol.bundle import (
     Anchor,
     Bundle,
     Offer,
+    Static,
     Step,
     View,
     offer,
@@ -33,16 +35,19 @@ from protocol.bundle import (
 from protocol.errors import FirmledgerError, LocalFault, Malformed, Misuse, Untrusted
 from protocol.ids import Version
 from protocol.ledger import StateWord, Status
+from protocol.proof import verify_link
 from protocol.trustfile import TrustFile
 from registry.files import whole_file
 
 CHUNK = 1 << 20
-READ, PAYLOAD, HEIGHT = 0, 16, 17
-NAMES = {
+READ, LINKS, HEIGHT, PAYLOAD = "T1", "T4", "T5", "payload"
+NAMES: dict[str, str] = {
     READ: "the file is a bundle and a payload",
-    **STEPS,
+    LINKS: "links lead from the trusted validators to those of the block",
+    **{str(number): name for number, name in STEPS.items() if number < Step.TERMS},
+    HEIGHT: "the block is not below the trust file's height",
+    **{str(number): name for number, name in STEPS.items() if number >= Step.TERMS},
     PAYLOAD: "the payload is the one the manifest names",
-    HEIGHT: "the proof is not below the trust file's height",
 }
 
 Progress = Callable[[int], None]
@@ -50,12 +55,12 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the steps said; ``error`` is the refusal of ``failed``, the number of a step."""
+    """What the steps said; ``error`` is the refusal of the step ``failed``."""
 
     view: View | None = None
     offer: Offer | None = None
     error: FirmledgerError | None = None
-    failed: int | None = None
+    failed: str | None = None
     payload_bytes: int = 0
     sizes: dict[str, int] = field(default_factory=dict)
 
@@ -66,12 +71,10 @@ class Verdict:
 
     def steps(self) -> list[dict[str, Any]]:
         """The steps up to the one that failed, each with its verdict."""
-        last = max(NAMES) if self.failed is None else self.failed
-        return [
-            {"step": number, "name": name, "ok": number != self.failed}
-            for number, name in NAMES.items()
-            if number <= last
-        ]
+        taken = list(NAMES)
+        if self.failed is not None:
+            taken = taken[: taken.index(self.failed) + 1]
+        return [{"step": s, "name": NAMES[s], "ok": s != self.failed} for s in taken]
 
 
 def write(path: Path, bundle: bytes, payload: Iterable[bytes]) -> int:
@@ -143,15 +146,15 @@ def refresh(path: Path, bundle: bytes) -> int:
 
 def release_of(bundle: Bundle) -> tuple[bytes, int]:
     """(product id, release id) that a bundle claims to be about; proves nothing."""
-    release = bundle.fresh.release
-    if bundle.static is None or release is None:
+    static, release = _static(bundle), bundle.fresh.release
+    if release is None:
         raise Malformed(
             "no-release",
             "file refused",
-            "its bundle brings no release",
+            "its bundle speaks of no release",
             "make one with `firmledger bundle export`",
         )
-    return bytes(bundle.static.terms.product_id), release.release_id
+    return bytes(static.terms.product_id), release.release_id
 
 
 def describe(verdict: Verdict, trust: TrustFile, now: int) -> dict[str, Any]:
@@ -187,27 +190,51 @@ def describe(verdict: Verdict, trust: TrustFile, now: int) -> dict[str, Any]:
 
 
 def _verify(bundle: Bundle, file: IO[bytes], trust: TrustFile, progress: Progress) -> Verdict:
-    anchor: Anchor = trust.anchor
-    proof = bundle.fresh.proof
-    sizes = {"bytes": proof.size, "bundle_bytes": len(bundle.encode())}
+    sizes = {"bytes": bundle.fresh.proof.size, "bundle_bytes": len(bundle.encode())}
+    try:
+        anchor = _follow(bundle.fresh.links, trust)
+    except FirmledgerError as error:
+        return Verdict(error=error, failed=LINKS, sizes=sizes)
     view: View | None = None
+    step = "1"
     try:
         view = prove(bundle.fresh, anchor)
-        if bundle.static is None:
-            raise Malformed(
-                "no-release",
-                "file refused",
-                "its bundle brings no release",
-                "make one with `firmledger bundle export`",
-                step=int(Step.TERMS),
-            )
-        found = offer(bundle.static, view)
-        size = _check_payload(file, found, progress)
+        step = HEIGHT
         _check_height(view, trust)
+        step = str(int(Step.TERMS))
+        found = offer(_static(bundle), view)
+        step = PAYLOAD
+        size = _check_payload(file, found, progress)
     except FirmledgerError as error:
-        step = error.data.get("step", READ)
-        return Verdict(view, None, error, int(step), sizes=sizes)
+        return Verdict(view, None, error, str(error.data.get("step", step)), sizes=sizes)
     return Verdict(view, found, payload_bytes=size, sizes=sizes)
+
+
+def _follow(links: Sequence[bytes], trust: TrustFile) -> Anchor:
+    """What is pinned, with the validators that the links lead to."""
+    anchor, height = trust.anchor, -1
+    for link in links:
+        proven = verify_link(link, anchor.validators)
+        if proven.number <= height:
+            raise Untrusted(
+                "link-order",
+                "bundle refused",
+                f"its links go from block {height} to {proven.number}",
+                "export it again",
+            )
+        anchor, height = replace(anchor, validators=proven.validators), proven.number
+    return anchor
+
+
+def _static(bundle: Bundle) -> Static:
+    if bundle.static is None:
+        raise Malformed(
+            "no-release",
+            "file refused",
+            "its bundle brings no release",
+            "make one with `firmledger bundle export`",
+        )
+    return bundle.static
 
 
 def _check_payload(file: IO[bytes], found: Offer, progress: Progress) -> int:
@@ -224,7 +251,6 @@ def _check_payload(file: IO[bytes], found: Offer, progress: Progress) -> int:
             "payload refused",
             f"it has {more} {wanted} bytes",
             "copy the file again, whole",
-            step=PAYLOAD,
         )
     if running.digest() != found.manifest.payload_digest:
         raise Untrusted(
@@ -232,7 +258,6 @@ def _check_payload(file: IO[bytes], found: Offer, progress: Progress) -> int:
             "payload refused",
             "it is not the one that the manifest names",
             "copy the file again; if that does not help, it was changed",
-            step=PAYLOAD,
         )
     return size
 
@@ -244,7 +269,6 @@ def _check_height(view: View, trust: TrustFile) -> None:
             "bundle refused",
             f"its proof is of block {view.number}, the trust file starts at {trust.min_height}",
             "take it to a registry and run `firmledger bundle refresh`",
-            step=HEIGHT,
         )
 
 

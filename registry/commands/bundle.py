@@ -84,7 +84,7 @@ def verify(
         verdict = sticks.verify(stick, trusted, bar)
     document = sticks.describe(verdict, trusted, SystemClock().now())
     marks = {True: "ok     ", False: "REFUSED"}
-    lines = [f"{step['step']:3}  {marks[step['ok']]}  {step['name']}" for step in verdict.steps()]
+    lines = [f"{step['step']:>7}  {marks[step['ok']]}  {step['name']}" for step in verdict.steps()]
     if "release" in document:
         release, proof = document["release"], document["proof"]
         lines.append(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,9 @@ from registry.rollout import parse_duration
 if TYPE_CHECKING:
     from protocol.records import Governance
     from registry.keys import Keyring, ProductKeys
+
+# How a device would ask that has everything: the answer proves where the ledger is.
+NOBODY = f"device={'0' * 64}&version={2**64 - 1}&counter={2**32 - 1}&hardware=0"
 
 app = typer.Typer(no_args_is_help=True, help="Products: approvers, keys, devices.")
 
@@ -156,22 +160,25 @@ def trust(
     as_json: Json = False,
 ) -> None:
     """Write what devices are provisioned with: a public trust file, and its class keys (0600)."""
+    from protocol.bundle import MAX_BUNDLE_BYTES
     from protocol.records import ACTIVE_KEY, Product
-    from registry.provisioning import class_key_file, trust_file, write_trust
+    from registry.provisioning import class_key_file, shown_height, trust_file, write_trust
 
     desk = desk_of(context)
     held = desk.keyring.product(name)
     with desk.service() as service:
         status, found = service.get("/v1/status"), service.get(f"/v1/products/{held.product}")
+        shown = service.get_bytes(f"/v1/products/{held.product}/bundle?{NOBODY}", MAX_BUNDLE_BYTES)
     record = Product.from_json(found["record"])
     active = [key.key_id for key in record.governance.keys if key.valid_through == ACTIVE_KEY]
     document = trust_file(held, status, active, service.url)
+    document = replace(document, min_height=shown_height(shown, document))
     secret = write_trust(output, document, class_key_file(held))
     if document.embedded:
         say("this trust file is for an embedded ledger: production devices refuse it")
     lines = [f"trust file  {output} (public)", f"class keys  {secret} (secret, 0600)"]
-    shown = {"trust": str(output), "class_keys": str(secret), "min_height": document.min_height}
-    answer(shown, lines, as_json)
+    files = {"trust": str(output), "class_keys": str(secret), "min_height": document.min_height}
+    answer(files, lines, as_json)
 
 
 @app.command()

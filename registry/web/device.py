@@ -63,7 +63,7 @@ async def poll(
     until = time.monotonic() + asked.wait
     while True:
         change = changes.next()
-        answer = await run_in_threadpool(registry.bundles.answer, product, device)
+        answer = await run_in_threadpool(registry.bundles.answer, product, device, asked.height)
         left = until - time.monotonic()
         if _is_worth_it(answer, if_none_match) or left <= 0 or changes.closing:
             return _bundle(answer, if_none_match)

@@ -116,6 +116,44 @@ def test_the_same_bytes_until_the_fresh_part_is_due(place: Place) -> None:
     assert Bundle.decode(renewed.body).static == Bundle.decode(first.body).static
 
 
+def test_no_answer_goes_back_behind_another(place: Place) -> None:
+    """A device that has seen a block through one release takes an earlier one for a replay."""
+    place.publish("1.0.0")
+    place.publish("2.0.0")
+    bundles = place.registry.bundles
+
+    def offered() -> int:
+        answer = bundles.answer(place.product, UNIT.asks())
+        assert answer.release_id == 2
+        return place.proved(answer.body)[0].number
+
+    def acknowledged() -> int:
+        return parse_header(bundles.fresh(place.product, 1).proof.header).number
+
+    first = offered()
+    place.tick()
+    assert offered() == first
+    second = acknowledged()  # of the other release, made only now
+    assert second > first
+    assert offered() == second
+    place.tick()
+    assert (offered(), acknowledged()) == (second, second)
+
+
+def test_a_device_is_shown_no_less_than_it_has_seen(place: Place) -> None:
+    """It heard of a later block elsewhere, from a mirror or on a stick."""
+    place.publish("1.0.0")
+    bundles = place.registry.bundles
+    first = bundles.answer(place.product, UNIT.asks())
+    place.tick()
+    head = place.registry.chain.head().number
+    assert bundles.answer(place.product, UNIT.asks()) == first
+    shown = bundles.answer(place.product, UNIT.asks(), seen=head)
+    assert place.proved(shown.body)[0].number == head
+    beyond = bundles.answer(place.product, UNIT.asks(), seen=head + 100)
+    assert beyond == shown
+
+
 def test_a_halt_shows_at_once(place: Place) -> None:
     place.publish("1.0.0")
     bundles = place.registry.bundles

@@ -7,15 +7,19 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 import typer
 
+from protocol.bundle import Bundle, prove
+from protocol.errors import Misuse
 from protocol.trustfile import ClassKeys, TrustFile
-from registry import cli
+from registry import cli, sticks
 from registry.app import Server
 from registry.assembly import Registry
 from registry.clock import SystemClock
@@ -94,25 +98,32 @@ def newest(run: Terminal) -> str:
     return f"{len(releases) + 1}.0.0"
 
 
-@pytest.fixture
-def draft(run: Terminal, firmware: Path, tmp_path: Path) -> Path:
-    """A built release, approved by nobody."""
+def built(run: Terminal, firmware: Path, out: Path) -> Path:
+    """The envelope of a new release of the next version, approved by nobody."""
     words = ("--version", newest(run), "--security-counter", "1", "--rollout", "100%@0h")
-    built = run(
-        "release", "build", firmware, "--product", "thermostat", *words, "-o", tmp_path / "r"
-    )
-    assert built.code == 0
-    return tmp_path / "r.suit"
+    said = run("release", "build", firmware, "--product", "thermostat", *words, "-o", out)
+    assert said.code == 0
+    return out.with_suffix(".suit")
 
 
-@pytest.fixture
-def published(run: Terminal, draft: Path) -> str:
-    """A published release; its version."""
+def publish(run: Terminal, draft: Path) -> str:
+    """Approves and publishes; the version."""
     for name in ("alice", "bob"):
         assert run("release", "approve", draft, "--as", name).code == 0
     done = run("release", "publish", draft)
     assert done.code == 0
     return str(done.document["version"])
+
+
+@pytest.fixture
+def draft(run: Terminal, firmware: Path, tmp_path: Path) -> Path:
+    return built(run, firmware, tmp_path / "r")
+
+
+@pytest.fixture
+def published(run: Terminal, draft: Path) -> str:
+    """A published release; its version."""
+    return publish(run, draft)
 
 
 # -- the frame -----------------------------------------------------------------------------------
@@ -374,6 +385,20 @@ def test_a_foreign_file_enrols_nobody(run: Terminal, tmp_path: Path, content: by
     run("product", "enrol", "thermostat", tmp_path / "none").refused(2, "no-such-file")
 
 
+def test_a_new_device_is_not_below_what_its_trust_file_asks_for(
+    run: Terminal, published: str, tmp_path: Path
+) -> None:
+    """The trust file is written long after the bundle that is still being given out."""
+    unit, path = Unit("new"), tmp_path / "trust.json"
+    run("product", "enrol", "thermostat", identity(run, tmp_path / "moves the ledger on"))
+    assert run("product", "trust", "thermostat", "-o", path).code == 0
+    trust = TrustFile.parse(path.read_bytes())
+    url = json.loads((run.directory / "address").read_text())["url"]
+    asked = f"device={unit.id}&version=0&counter=0&hardware=2"
+    answer = httpx2.get(f"{url}/v1/products/{trust.product_id}/bundle?{asked}").content
+    assert prove(Bundle.decode(answer).fresh, trust.anchor).number >= trust.min_height
+
+
 # -- releases ------------------------------------------------------------------------------------
 
 
@@ -609,7 +634,9 @@ def test_a_stick_proves_itself_refreshed_as_well(run: Terminal, stick: Path) -> 
     trust = ("--trust", stick.with_name("trust.json"))
     first = run("bundle", "verify", stick, *trust)
     assert first.code == 0
-    assert [step["step"] for step in first.document["steps"]] == list(range(18))
+    taken = [step["step"] for step in first.document["steps"]]
+    proof, release = [str(n) for n in range(1, 11)], [str(n) for n in range(11, 16)]
+    assert taken == ["T1", "T4", *proof, "T5", *release, "payload"]
     version = first.document["release"]["version"]
     run("release", "halt", "thermostat", version, "--as", "alice", "--reason", "smoke")
     assert run("bundle", "verify", stick, *trust).document["release"]["status"] == "active"
@@ -617,6 +644,40 @@ def test_a_stick_proves_itself_refreshed_as_well(run: Terminal, stick: Path) -> 
     then = run("bundle", "verify", stick, *trust).document
     assert then["ok"] and then["release"]["status"] == "halted"
     assert then["proof"]["height"] > first.document["proof"]["height"]
+
+
+def test_a_stick_below_the_trusted_height_is_refused_until_refreshed(
+    run: Terminal, stick: Path, tmp_path: Path
+) -> None:
+    later, trust = tmp_path / "later.json", tmp_path / "trust.json"
+    version = run("bundle", "verify", stick, "--trust", trust).document["release"]["version"]
+    run("release", "halt", "thermostat", version, "--as", "carol", "--reason", "the ledger moves")
+    assert run("product", "trust", "thermostat", "-o", later).code == 0
+    refused = run("bundle", "verify", stick, "--trust", later)
+    assert refused.code == 1
+    assert refused.document["steps"][-1] == {
+        "step": "T5",
+        "name": "the block is not below the trust file's height",
+        "ok": False,
+    }
+    assert "bundle refresh" in refused.document["error"]["fix"]
+    run("bundle", "refresh", stick)
+    assert run("bundle", "verify", stick, "--trust", later).code == 0
+
+
+def test_a_stick_with_a_link_that_leads_nowhere_is_refused(
+    run: Terminal, stick: Path, tmp_path: Path
+) -> None:
+    bundle, file = sticks.open_stick(stick)
+    with file:
+        payload = file.read()
+    for link, step in ((bundle.fresh.proof.header, "T1"), (b"\x80", "T4"), (b"", "T4")):
+        links = (link,) * (17 if step == "T1" else 1)  # sixteen are the limit
+        forged = replace(bundle, fresh=replace(bundle.fresh, links=links)).encode()
+        sticks.write(stick, forged, [payload])
+        said = run("bundle", "verify", stick, "--trust", tmp_path / "trust.json")
+        assert said.code == 1
+        assert said.document["steps"][-1]["step"] == step
 
 
 def test_a_stick_cut_short_or_grown_is_refused(run: Terminal, stick: Path) -> None:
@@ -643,16 +704,17 @@ def test_a_stick_of_another_product_or_ledger_is_refused(
     run("bundle", "verify", stick, "--trust", tmp_path / "other.json").refused(1, "bad-trust-file")
 
 
-def test_a_stick_is_not_refreshed_into_another_release(run: Terminal, stick: Path) -> None:
-    from registry import sticks
-
-    data = stick.read_bytes()
-    with pytest.raises(Exception, match="not refreshed"):
-        other = run("bundle", "export", "thermostat", "1.0.0", "-o", stick.with_name("1.flb"))
-        assert other.code == 0
-        bundle, file = sticks.open_stick(stick.with_name("1.flb"))
-        file.close()
+def test_a_stick_is_not_refreshed_into_another_release(
+    run: Terminal, stick: Path, firmware: Path, tmp_path: Path
+) -> None:
+    data, other = stick.read_bytes(), tmp_path / "other.flb"
+    version = publish(run, built(run, firmware, tmp_path / "r2"))
+    assert run("bundle", "export", "thermostat", version, "-o", other).code == 0
+    bundle, file = sticks.open_stick(other)
+    file.close()
+    with pytest.raises(Misuse) as refusal:
         sticks.refresh(stick, bundle.encode())
+    assert refusal.value.reason == "another-release"
     assert stick.read_bytes() == data
 
 

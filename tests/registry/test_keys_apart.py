@@ -79,31 +79,43 @@ def opened(log: Path) -> list[str]:
     return log.read_text().splitlines()
 
 
-@pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("apart") / "reg"
-    assert cli.main(["init", str(folder), "--anchor-every", "1s"]) == 0
-    return folder
-
-
-def test_the_service_opens_nothing_of_the_publishers(directory: Path, tmp_path: Path) -> None:
-    log, firmware, draft = tmp_path / "opened", tmp_path / "fw", tmp_path / "r.suit"
+def publish(directory: Path, work: Path) -> None:
+    """All that a publisher does, on a running server."""
+    firmware, draft = work / "fw", work / "r.suit"
     firmware.write_bytes(Stream(b"image")(50_000))
-    with serving(directory, log):
-        create = ("product", "create", "thermostat", "--hardware", "1", "--threshold", "1")
-        run(directory, *create, "--approvers", "alice")
-        words = ("--version", "1.0.0", "--security-counter", "1", "--rollout", "100%@0h")
-        build = ("release", "build", firmware, "--product", "thermostat", *words)
-        run(directory, *build, "-o", tmp_path / "r")
-        run(directory, "release", "approve", draft, "--as", "alice")
-        run(directory, "release", "publish", draft)
-        run(directory, "bundle", "export", "thermostat", "1.0.0", "-o", tmp_path / "s.flb")
-        halt = ("release", "halt", "thermostat", "1.0.0", "--as", "alice", "--reason", "a test")
-        run(directory, *halt)
-    files = opened(log)
+    create = ("product", "create", "thermostat", "--hardware", "1", "--threshold", "1")
+    run(directory, *create, "--approvers", "alice")
+    words = ("--version", "1.0.0", "--security-counter", "1", "--rollout", "100%@0h")
+    build = ("release", "build", firmware, "--product", "thermostat", *words)
+    run(directory, *build, "-o", work / "r")
+    run(directory, "release", "approve", draft, "--as", "alice")
+    run(directory, "release", "publish", draft)
+    run(directory, "bundle", "export", "thermostat", "1.0.0", "-o", work / "s.flb")
+    halt = ("release", "halt", "thermostat", "1.0.0", "--as", "alice", "--reason", "a test")
+    run(directory, *halt)
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A registry after a publication, and what its server opened meanwhile."""
+    folder = tmp_path_factory.mktemp("apart")
+    assert cli.main(["init", str(folder / "reg"), "--anchor-every", "1s"]) == 0
+    with serving(folder / "reg", folder / "opened"):
+        publish(folder / "reg", folder)
+    return folder / "reg", opened(folder / "opened")
+
+
+@pytest.fixture
+def directory(watched: tuple[Path, list[str]]) -> Path:
+    return watched[0]
+
+
+def test_the_service_opens_nothing_of_the_publishers(watched: tuple[Path, list[str]]) -> None:
+    directory, files = watched
     for seen in ("operators.json", "fee.json", "settings.toml", "registry.sqlite", "/blobs/"):
         assert any(seen in line for line in files), f"the watch does not see {seen}"
-    assert [line for line in files if "publisher" in line and str(directory) in line] == []
+    assert (directory / "publisher" / "approvers" / "alice.json").exists()
+    assert [line for line in files if f"{directory}/publisher" in line] == []
     assert [line for line in files if "operator.token" in line] == []
 
 

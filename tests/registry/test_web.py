@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from protocol.records import Product, Terms
 from registry.app import Server, create_app
 from registry.operators import read_token
 from registry.web.requests import MAX_BODY
+from registry.web.waiting import Changes
 from tests.registry.place import Place, Unit
 
 UNIT = Unit("one")
@@ -84,12 +86,10 @@ def test_the_same_again_is_304_until_something_changes(place: Place, http: TestC
 
 
 def test_a_waiting_device_hears_of_a_publication(place: Place, http: TestClient) -> None:
-    """Answered by the publication, not by the end of the wait: nobody looks at a watch here."""
     draft = place.approved(place.build("1.0.0"))
-    row = place.submit(draft)
+    place.submit(draft)
     place.registry.start()
     answer = http.get(poll(place, wait=55))
-    place.registry.outbox.wait(row, 60)  # indexed first, final a moment later
     _view, offered = place.proved(answer.content)
     assert offered is not None
     assert offered.terms == draft.terms
@@ -102,6 +102,21 @@ def test_a_wait_that_brings_nothing_ends_with_a_proof_of_that(
     answer = http.get(poll(place, version=int(Version.parse("1.0.0")), counter=1, wait=1))
     view, offered = place.proved(answer.content)
     assert offered is None and view.release is not None
+
+
+def test_a_new_head_wakes_who_waits(place: Place) -> None:
+    """By the registry's own thread, and before the time is over."""
+
+    async def wait() -> bool:
+        changes = Changes()
+        place.registry.on_change(changes.notify)
+        change = changes.next()
+        ticking = asyncio.get_running_loop().run_in_executor(None, place.tick)
+        woken = await changes.wait(change, 55)
+        await ticking
+        return woken
+
+    assert asyncio.run(wait())
 
 
 def test_a_server_that_ends_answers_who_waits(place: Place) -> None:

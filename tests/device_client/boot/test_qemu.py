@@ -1,4 +1,4 @@
-"""Real firmware on a (virtual) board: Debian's OpenSBI and U-Boot, booted by QEMU from the slots."""
+"""Real firmware on a virtual board: Debian's OpenSBI and U-Boot, booted by QEMU from the slots."""
 
 from __future__ import annotations
 
