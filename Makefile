@@ -11,6 +11,8 @@ SHELL := /bin/sh
 REG ?= reg
 BIN := .venv/bin
 FORGE = $(BIN)/python contracts/foundry.py forge
+# A folder of this checkout's own: what pytest shares between runs, concurrent runs delete.
+SCRATCH = $${TMPDIR:-/tmp}/firmledger-test-$$(pwd | cksum | cut -d ' ' -f 1)
 TYPED := protocol registry device_client demo contracts/build.py contracts/foundry.py
 
 # The set-up itself is a Python file; any python3 can start it, and it finds the right one.
@@ -30,7 +32,7 @@ demo: ## The whole story in two minutes: publish, prove, flash, roll back, audit
 test: ## All tests: the contract's (forge), then everything else (pytest)
 	@$(SETUP) dev npm
 	@$(FORGE) test
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --basetemp=.pytest_tmp $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --basetemp="$(SCRATCH)" $(ARGS)
 
 lint: ## Style, types, import rules; and that generated files are what the sources give
 	@$(SETUP) dev npm

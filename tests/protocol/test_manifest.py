@@ -82,7 +82,7 @@ def test_the_spec_page_states_what_is_true() -> None:
         f"release notes {manifest.MAX_NOTES_BYTES:,} bytes",
         f"language tag {manifest.MAX_LANGUAGE_BYTES}",
         f"encryption info {payload.MAX_INFO_BYTES}",
-        f"nesting is at most {cbor.MAX_DEPTH} deep",
+        f"at most {cbor.MAX_DEPTH}",
     ):
         assert stated in page
 
