@@ -31,16 +31,18 @@ def read_status(root: Path, now: int) -> dict[str, Any]:
     disk = Directory(root)
     try:
         raw = FileJournal(disk).read()
-        record = open_board(config.board, root, disk).boot.record()
+        if raw is None:
+            raise LocalFault(
+                "not-set-up",
+                "the device's journal refused",
+                "nothing was ever written to it, or it was erased",
+                "set the device up with `firmledger-device init`",
+            )
+        opened = open_board(config.board, root, disk)
+        with opened.closing:
+            record = opened.boot.record()
     finally:
         disk.close()
-    if raw is None:
-        raise LocalFault(
-            "not-set-up",
-            "the device's journal refused",
-            "nothing was ever written to it, or it was erased",
-            "set the device up with `firmledger-device init`",
-        )
     book = Book.decode(raw)
     running = record.entry(record.running)
     return {

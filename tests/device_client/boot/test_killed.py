@@ -12,6 +12,7 @@ import io
 import json
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from protocol.bundle import Bundle, stick_prefix
 from protocol.errors import LocalFault
 from tests.device_client import registry as world
 from tests.device_client.boot.boards import ENV_BYTES, UBootBoard, entry
+from tests.device_client.boot.test_block_slots import losetup
 from tests.device_client.test_cli import Shop
 from tests.world import bootloader
 from tests.world.killing import Point, points, run_forked, run_killed_at
@@ -36,6 +38,7 @@ from tests.world.killing import Point, points, run_forked, run_killed_at
 pytestmark = [
     pytest.mark.debian("strace", "/usr/bin/strace"),
     pytest.mark.debian("libubootenv-tool", "/usr/bin/fw_setenv"),
+    pytest.mark.debian("mount", "/usr/sbin/losetup"),
 ]
 ATTEMPTS = 3
 NEW = world.image_of("1.0.0", 40_000)
@@ -234,11 +237,22 @@ def test_killed_again_and_again(bench: Bench) -> None:
 # -- fw_setenv by itself ---------------------------------------------------------------------------
 
 
-@pytest.fixture
-def board(tmp_path: Path) -> UBootBoard:
-    board = UBootBoard(tmp_path)
-    board.start()
-    return board
+@pytest.fixture(params=["files", "loop devices"])
+def board(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[UBootBoard]:
+    """An environment in two files, or on two block devices, as on a board."""
+    board, made = UBootBoard(tmp_path), []
+    try:
+        if request.param == "loop devices":
+            for place in board.loader.copies:
+                backing = place.with_suffix(".img")
+                backing.write_bytes(bytes(ENV_BYTES))
+                made.append(losetup("--find", "--show", str(backing)))
+                place.symlink_to(made[-1])
+        board.start()
+        yield board
+    finally:
+        for device in made:
+            losetup("--detach", device)
 
 
 CALLS = ("openat", "read", "lseek", "flock", "write", "fsync", "close", "newfstatat")
