@@ -38,15 +38,22 @@ def _document(data: bytes, what: str, fmt: str, members: set[str]) -> dict[str, 
     if len(data) > MAX_TRUST_BYTES:
         raise _refuse(what, f"it has {len(data)} bytes, the limit is {MAX_TRUST_BYTES}")
     try:
-        document = json.loads(data)
+        document = json.loads(data, object_pairs_hook=_each_once)
     except (ValueError, RecursionError) as error:
-        raise _refuse(what, "it is not JSON") from error
+        raise _refuse(what, "it is not JSON, or says a thing twice") from error
     if not isinstance(document, dict) or document.get("format") != fmt:
         raise _refuse(what, f"its format is not {fmt}")
     if document.keys() != members:
         odd = ", ".join(sorted(document.keys() ^ members))
         raise _refuse(what, f"its members are not those of the format: {odd[:120]}")
     return document
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object's members, if no two have one name: of such, readers may see the other one."""
+    if len(dict(pairs)) != len(pairs):
+        raise ValueError
+    return dict(pairs)
 
 
 def _integer(value: Any, name: str, most: int) -> int:

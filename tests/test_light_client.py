@@ -229,4 +229,4 @@ class LightClient(RuleBasedStateMachine):
 
 
 TestLightClient = LightClient.TestCase
-TestLightClient.settings = settings(max_examples=15, stateful_step_count=20, deadline=None)
+TestLightClient.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from device_client.agent import Agent
+from device_client.cli import main
 from device_client.core.explain import NAMES, NOT_NEEDED, NOT_REACHED, OK, REFUSED
 from protocol.reanchor import Statement
 from tests.device_client import registry as world
@@ -85,6 +87,24 @@ def test_a_statement_that_does_not_hold_leaves_the_device_frozen(shop: Shop) -> 
     assert shop.run("update", "--yes", code=1)["error"]["reason"] == "frozen"
 
 
+def test_a_cut_after_the_statement_was_kept_loses_nothing(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    freeze(shop)
+
+    def cut(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Agent, "start", cut)
+    assert main(["-C", str(shop.folder / "dev"), "reanchor", str(statement(shop))]) == 1
+    monkeypatch.undo()
+    assert shop.capsys.readouterr().err.startswith("error: stopped")
+    status = shop.run("status")
+    assert (status["state"], status["ledger"]["frozen"]) == ("frozen", False)
+    show(shop, group=NEW)
+    assert shop.run("update", "--yes")["version"] == "1.0.0"
+
+
 def test_without_recovery_keys_there_is_nothing_to_re_anchor_by(shop: Shop) -> None:
     shop.trust()
     shop.init("--force")
@@ -108,8 +128,6 @@ def test_every_step_of_a_check_is_explained(shop: Shop) -> None:
 
 
 def test_the_explanation_is_readable(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
-    from device_client.cli import main
-
     assert main(["-C", str(shop.folder / "dev"), "check", "--explain"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(NAMES) + 1

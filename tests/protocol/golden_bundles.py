@@ -167,9 +167,7 @@ def unread() -> Iterator[Case]:
         "an account as hex text", edited("fresh", [4, 0, 6], "0x" + "00" * 20),
         reason="bad-record",
     )  # fmt: skip
-    yield Case(
-        "a hash as hex text", edited("fresh", [4, 1], "0x" + "00" * 32), reason="bad-record"
-    )
+    yield Case("a hash as hex text", edited("fresh", [4, 1], "0x" + "00" * 32), reason="bad-record")
     yield Case("a flag as a number", edited("static", [3, 12], 0), reason="bad-record")
     yield Case(
         "a share beyond 16 bits", edited("static", [3, 14, 0, 0], 1 << 16), reason="bad-record"

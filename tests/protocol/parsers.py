@@ -149,7 +149,7 @@ def _parsers() -> Iterator[Parser]:
     yield Parser("trie", _walk, (cbor.dumps(list(FRESH.proof.nodes)),), 100_000)
     yield Parser("header", header.parse_header, (raw,), header.MAX_HEADER_BYTES)
     yield Parser("extra data", header.parse_extra, (extra,), header.MAX_HEADER_BYTES)
-    yield Parser("seals", lambda d: header.sealers(header.parse_header(d)), (raw,), 8192)
+    yield Parser("seals", lambda d: header.sealers(header.parse_header(d)), (raw,), 8192, True)
     yield Parser("sealed anew", _resealed, (raw,), 8192)
     yield Parser(
         "cbor",

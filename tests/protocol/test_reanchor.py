@@ -92,7 +92,11 @@ def test_an_attached_payload_or_a_nameless_key_is_refused() -> None:
     attached = cose.write_sign1(bytes_signed, KEYS[0], kid=KEYS[0].public.id, detached=False)
     nameless = cose.write_sign1(bytes_signed, KEYS[0], kid=b"", detached=True)
     headless = cbor.dumps(cbor.Tag(18, [cbor.dumps({1: cose.ED25519}), {}, None, bytes(64)]))
-    for bad in (attached, nameless, headless):
+    parts = cbor.loads(reanchor.sign(STATEMENT, KEYS[0]), max_bytes=192, tags=(18,)).value
+    more = cbor.dumps(
+        cbor.Tag(18, [*parts[:2], b"more", parts[3]])
+    )  # a good signature, and a guest
+    for bad in (attached, nameless, headless, more):
         data = cbor.dumps([1, bytes_signed, [bad]])
         with pytest.raises(Malformed) as caught:
             check(data, threshold=1)
@@ -187,3 +191,11 @@ def test_a_trust_file_names_keys_that_are_keys_each_once() -> None:
 
 def test_the_golden_vectors_are_what_the_code_gives() -> None:
     assert json.loads(golden_reanchor.PATH.read_text()) == golden_reanchor.document()
+
+
+def test_a_trust_file_that_says_a_thing_twice_is_refused() -> None:
+    good = trust_file().to_bytes()
+    twice = good.replace(b'"max_age": 3600', b'"max_age": 3600, "max_age": 99999999')
+    assert twice != good
+    with pytest.raises(Malformed):
+        TrustFile.parse(twice)
