@@ -1,4 +1,4 @@
-"""Measures, prints a table, and writes ``bench/results.json``.
+"""Measures, prints a table, and writes ``bench/results.json`` and the README's table of it.
 
 Each module of this room has ``rows()``, which measures as it goes and yields dicts of name, value,
 unit, against (the limit or the peer measured beside it), ratio (value / against) and how. What
@@ -19,6 +19,8 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+from bench import readme
 
 ROOMS = ("gas", "proof", "device", "registry")
 RESULTS = Path(__file__).parent / "results.json"
@@ -75,6 +77,7 @@ def main() -> int:
     order = {row["name"]: place for place, row in enumerate(before)}
     everything = sorted(kept + rows, key=lambda row: order.get(row["name"], len(order)))
     RESULTS.write_text(json.dumps(everything, indent=1) + "\n")
+    readme.write(everything)
     return 0
 
 
