@@ -1,4 +1,4 @@
-"""The README's table of figures, rendered from ``bench/results.json`` so that they cannot differ."""
+"""The README's table of figures, rendered from ``bench/results.json``: they cannot differ."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ START, END = "<!-- measured: written by make bench -->\n", "<!-- end of measured
 
 def render(rows: list[dict[str, Any]]) -> str:
     """The rows as a Markdown table; what a figure was held against is a limit or a peer."""
-    lines = ["| figure | value | held against | how |", "|---|---:|---:|---|"]
+    lines = ["| figure | value | held against |", "|---|---:|---:|"]
     for row in rows:
         against = "" if row["against"] is None else f"{row['against']:,}"
         value = f"{row['value']:,} {row['unit']}"
-        lines.append(f"| `{row['name']}` | {value} | {against} | {row['how']} |")
+        lines.append(f"| `{row['name']}` | {value} | {against} |")
     return "\n".join(lines) + "\n"
 
 
