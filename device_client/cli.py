@@ -8,7 +8,9 @@ line, ``error: what / why / what to do``. Heavy modules are loaded by the comman
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
 import shlex
 import signal
 import sys
@@ -18,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from device_client.adapters.boot_backends import BACKENDS
-from protocol.errors import FirmledgerError, Misuse
+from protocol.errors import FirmledgerError, LocalFault, Misuse
 
 if TYPE_CHECKING:
     from device_client.agent import Agent
@@ -30,25 +32,55 @@ Command = Callable[[argparse.Namespace], int]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
-    options = _parser().parse_args(arguments)
-    command: Command = options.command
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        options = _parser().parse_args(given)
+        command: Command = options.command
         return command(options)
     except FirmledgerError as error:
-        _say(f"error: {error}")
-        if options.json:
-            _print({"error": error.as_dict()})
-        return error.exit_code
-    except KeyboardInterrupt:
-        _say("error: stopped / by a signal / run the command again, it goes on where it was")
+        return _fail(error, given)
+    except BrokenPipeError:
+        _mute()  # the reader went away, and wants to hear nothing more
         return 1
+    except OSError as error:
+        why = error.strerror or str(error)
+        return _fail(LocalFault("local-io", "not finished", why, "check files and rights"), given)
+    except KeyboardInterrupt:
+        what, fix = "by a signal", "run the command again, it goes on where it was"
+        return _fail(LocalFault("stopped", "stopped", what, fix), given)
+
+
+def _fail(error: FirmledgerError, given: Sequence[str]) -> int:
+    """Tell an error; what was typed says how, for it may not have been understood."""
+    _say(f"error: {error}")
+    if "--json" in given:
+        with contextlib.suppress(LocalFault, BrokenPipeError):
+            _print({"error": error.as_dict()})
+    return error.exit_code
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Wrong usage, in the form of all errors."""
-        _say(f"error: wrong usage / {message} / see `{self.prog} --help`")
-        raise SystemExit(2)
+        raise Misuse("usage", "wrong usage", message, f"see `{self.prog} --help`")
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        """The end of ``--help`` and ``--version``: written now, or said to be not."""
+        _write("")
+        super().exit(status, message)
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        """Tell the version that is installed; it is looked up only here."""
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            number = version("firmledger")
+        except PackageNotFoundError:
+            number = "(not installed, run from its sources)"
+        _write(f"{parser.prog} {number}\n")
+        parser.exit()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -59,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-C", dest="root", metavar="DIR", type=Path, default=Path(), help="the device's directory"
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="tell the version, and end")
     commands = parser.add_subparsers(dest="name", required=True, metavar="COMMAND")
 
     def add(name: str, command: Command, text: str) -> argparse.ArgumentParser:
@@ -117,6 +150,7 @@ def _init(options: argparse.Namespace) -> int:
     from device_client.adapters.directory import read_bounded
     from device_client.config import Config, read_board
     from device_client.home import create, factory_image
+    from device_client.status import read_public
     from protocol.trustfile import MAX_TRUST_BYTES
 
     try:
@@ -144,7 +178,7 @@ def _init(options: argparse.Namespace) -> int:
         factory_image(options.image),
         force=options.force,
     )
-    device = json.loads((options.root / "device.json").read_bytes())
+    device = read_public(options.root)
     text = f"device {device['device_id']} of {trusted.product_name} is set up in {options.root}"
     _answer(options, {"directory": str(options.root), **device}, text)
     return 0
@@ -416,11 +450,35 @@ def _answer(options: argparse.Namespace, document: dict[str, Any], text: str) ->
     if options.json:
         _print(document)
     else:
-        sys.stdout.write(text + "\n")
+        _write(text + "\n")
 
 
 def _print(document: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(document, indent=2) + "\n")
+    _write(json.dumps(document, indent=2) + "\n")
+
+
+def _write(text: str) -> None:
+    """To stdout, and through; `LocalFault` if it takes no more."""
+    if sys.stdout is None:  # closed by whoever started us: no answer is wanted
+        return
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _mute()
+        raise LocalFault(
+            "output",
+            "answer not written",
+            error.strerror or str(error),
+            "what was done is done: see `firmledger-device status`",
+        ) from error
+
+
+def _mute() -> None:
+    """Nothing more goes to stdout, not even when Python flushes it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(text: str) -> None:

@@ -23,6 +23,8 @@ from tests.device_client import registry as world
 from tests.device_client.http_registry import serving
 from tests.device_client.registry import Made, image_of, make
 
+HERE = Path(__file__).resolve().parents[2]
+
 
 class Shop:
     """A maker's files and a running registry, in a directory of their own."""
@@ -201,12 +203,84 @@ def test_init_refuses_garbage_and_writes_nothing(shop: Shop, file: str, data: by
     assert not (shop.folder / "dev").exists()
 
 
-def test_wrong_usage_exits_2(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments in ([], ["fly"], ["init"], ["install"], ["update", "--later"]):
+WRONG = [[], ["fly"], ["init"], ["install"], ["update", "--later"], ["--loud", "status"]]
+
+
+@pytest.mark.parametrize("arguments", WRONG)
+def test_wrong_usage_exits_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith("error: wrong usage / ") and err.count(" / ") == 2
+    assert out == ""
+
+
+@pytest.mark.parametrize("arguments", WRONG)
+def test_wrong_usage_is_one_document_with_json(shop: Shop, arguments: list[str]) -> None:
+    error = shop.run(*arguments, code=2)["error"]
+    assert (error["family"], error["reason"]) == ("misuse", "usage")
+    assert error["why"] and "--help" in error["fix"]
+
+
+def test_help_and_version_exit_0(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, begin in (["--help"], "usage: "), (["--version"], "firmledger-device "):
         with pytest.raises(SystemExit) as caught:
             main(arguments)
-        assert caught.value.code == 2
-        assert capsys.readouterr().err.startswith("error: wrong usage / ")
+        assert caught.value.code == 0
+        assert capsys.readouterr().out.startswith(begin)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        None,
+        b"",
+        b"\x00" * 200,
+        bytes(range(256)),
+        b'{"device_id": "0x',
+        b"[]",
+        b"[" * 4000,
+        b"{}",
+        b'{"device_id": 5, "public_key": "", "product": "", "hardware": 2}',
+        b" " * 5000,
+    ],
+)
+def test_a_damaged_device_file_is_said(shop: Shop, data: bytes | None) -> None:
+    shop.init()
+    path = shop.folder / "dev/device.json"
+    path.unlink() if data is None else path.write_bytes(data)
+    error = shop.run("status", code=1)["error"]
+    assert (error["family"], error["reason"]) == ("local", "device-file")
+    assert error["what"] and error["why"] and error["fix"]
+    shop.init("--force")
+    shop.run("status")
+
+
+def ended(shop: Shop, shell: str) -> tuple[int, str]:
+    """Exit code and stderr of a command line whose stdout is not what it should be."""
+    command = f"{sys.executable} -m device_client.cli -C dev {shell}"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=shop.folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])},
+        check=False,
+    )
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("command", ["status", "status --json", "doctor", "--help"])
+def test_an_answer_that_cannot_be_written_is_said(shop: Shop, command: str) -> None:
+    shop.init()
+    code, err = ended(shop, f"{command} > /dev/full")
+    assert code == 1
+    assert err.startswith("error: answer not written / ") and err.count("\n") == 1
+
+
+def test_a_reader_that_went_away_is_no_traceback(shop: Shop) -> None:
+    shop.init()
+    assert ended(shop, "status | true")[1] == ""
+    assert ended(shop, "status >&-") == (0, "")
 
 
 @pytest.mark.parametrize("command", ["check", "update", "status", "doctor", "confirm", "rollback"])
