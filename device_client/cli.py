@@ -185,6 +185,7 @@ def _init(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
+    from device_client.answers import sentence, told
     from device_client.core.explain import explain
 
     with _open(options) as device:
@@ -199,14 +200,14 @@ def _check(options: argparse.Namespace) -> int:
                 _say(f"error: {error}")
                 return error.exit_code
             raise
-        answer = _told(device.agent, report)
+        answer = told(device.agent, report)
         if options.explain:
             found = report.finding
             rules = found.reason if found is not None and found.offer is not None else None
             steps = answer["steps"] = explain(rules=rules)
         _deliver(device.agent, answer)
-        _answer(options, answer, "\n".join(filter(None, [_listed(steps), _sentence(answer)])))
-        return 0 if report.good else 1
+        _answer(options, answer, "\n".join(filter(None, [_listed(steps), sentence(answer)])))
+        return _ended(report)
 
 
 def _listed(steps: list[dict[str, str]]) -> str:
@@ -254,6 +255,7 @@ def _install(options: argparse.Namespace) -> int:
 
 def _carry_out(options: argparse.Namespace, device: Device, agent: Agent) -> int:
     """Update from the agent's source; receipts go to the registry whatever came of it."""
+    from device_client.answers import sentence, told
     from device_client.core.policy import Hold, Leave
     from device_client.home import with_source
 
@@ -263,16 +265,17 @@ def _carry_out(options: argparse.Namespace, device: Device, agent: Agent) -> int
         asks = report.hold is not None and report.hold.hold in (Hold.CONSENT, Hold.MANUAL)
         if asks and not options.json and sys.stdin.isatty() and _agrees(report):
             report = agent.update(Leave.NOW)
-        answer = _told(agent, report)
+        answer = told(agent, report)
     finally:
         if agent is not device.agent:
             agent = with_source(device, device.agent.parts.source)
         _deliver(agent, answer)
-    _answer(options, answer, _sentence(answer))
-    return 0 if report.good else 1
+    _answer(options, answer, sentence(answer))
+    return _ended(report)
 
 
 def _run(options: argparse.Namespace) -> int:
+    from device_client.answers import sentence, told
     from device_client.daemon import Daemon
 
     signal.signal(signal.SIGTERM, _interrupt)
@@ -285,9 +288,9 @@ def _run(options: argparse.Namespace) -> int:
             last.update(
                 {"error": done.as_dict()}
                 if isinstance(done, FirmledgerError)
-                else _told(device.agent, done)
+                else told(device.agent, done)
             )
-            _say(f"error: {done}" if "error" in last else _sentence(last))
+            _say(f"error: {done}" if "error" in last else sentence(last))
 
         daemon = Daemon(
             device.agent, interval=config.poll_interval, longest=config.longest_interval, tell=tell
@@ -331,11 +334,14 @@ def _rollback(options: argparse.Namespace) -> int:
 
 
 def _owner(options: argparse.Namespace, act: Callable[[Agent], Report]) -> int:
+    from device_client.answers import sentence, told
+
     with _open(options) as device:
-        answer = _told(device.agent, act(device.agent))
+        report = act(device.agent)
+        answer = told(device.agent, report)
         _deliver(device.agent, answer)
-        _answer(options, answer, _sentence(answer))
-        return 0 if answer["outcome"] in ("confirmed", "rolled-back") else 1
+        _answer(options, answer, sentence(answer))
+        return 0 if report.outcome in ("confirmed", "rolled-back") else _ended(report)
 
 
 def _doctor(options: argparse.Namespace) -> int:
@@ -362,64 +368,14 @@ def _open(options: argparse.Namespace) -> Device:
     return open_device(options.root, progress=_progress)
 
 
-def _told(agent: Agent, report: Report) -> dict[str, Any]:
-    """A report as plain data."""
-    from device_client.core.machine import Stage
+def _ended(report: Report) -> int:
+    """The exit code; what was refused or failed is said as every error is."""
+    from device_client.answers import refusal
 
-    running = agent.running
-    answer: dict[str, Any] = {
-        "device_id": str(agent.parts.identity.device_id),
-        "outcome": str(report.outcome),
-        "reason": report.reason,
-        "state": str(agent.book.state.stage),
-        "version": str(running.version),
-        "slot": agent.parts.boot.record().running,
-        "security_counter": agent.book.state.counter,
-        "ledger": {
-            "height": agent.trust.height,
-            "time": agent.trust.time,
-            "newest": _version(agent.trust.newest),
-        },
-        "offer": None,
-    }
-    finding = report.finding
-    if finding is not None and finding.offer is not None:
-        terms = finding.offer.terms
-        answer["offer"] = {
-            "release_id": finding.offer.release_id,
-            "version": _version(terms.version),
-            "security_counter": terms.security_counter,
-            "image_digest": "0x" + terms.image_digest.hex(),
-            "manifest_digest": "0x" + terms.manifest_digest.hex(),
-            "size": terms.image_size,
-            "critical": terms.critical,
-            "eligible": finding.target is not None,
-            "reason": finding.reason.slug,
-            "hold": str(report.hold.hold) if report.hold and report.hold.hold else None,
-            "until": report.hold.until if report.hold else None,
-        }
-    if agent.book.state.stage is Stage.FROZEN:
-        answer["reason"] = answer["reason"] or "frozen"
-    return answer
-
-
-def _version(number: int) -> str:
-    from protocol.ids import Version
-
-    return str(Version(number))
-
-
-def _sentence(answer: dict[str, Any]) -> str:
-    """A report as one line for people."""
-    offer, outcome, reason = answer["offer"], answer["outcome"], answer["reason"]
-    runs = f"runs {answer['version']} from slot {answer['slot']}"
-    if outcome == "nothing":
-        return f"{runs}; the ledger offers nothing newer (block {answer['ledger']['height']})"
-    about = f"{offer['version']} " if offer else ""
-    why = f" ({reason})" if reason else ""
-    if outcome == "waiting" and offer and offer["eligible"] and not reason:
-        return f"{runs}; {about}may be installed now"
-    return f"{runs}; {about}{outcome}{why}"
+    if report.good:
+        return 0
+    _say(f"error: {refusal(report)}")
+    return 1
 
 
 def _deliver(agent: Agent, answer: dict[str, Any]) -> None:

@@ -16,8 +16,12 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives import serialization
 
+from device_client.answers import REFUSALS
 from device_client.cli import main
+from device_client.core.policy import Hold
+from device_client.inquiry import PATIENT
 from protocol.bundle import Bundle, stick_prefix
+from protocol.ledger import Reason
 from protocol.trustfile import ClassKey, ClassKeys
 from tests.device_client import registry as world
 from tests.device_client.http_registry import serving
@@ -86,7 +90,7 @@ def test_walk_through(shop: Shop) -> None:
     shop.release("1.0.0", 3)
     check = shop.run("check")
     assert check["offer"]["eligible"] and check["offer"]["version"] == "1.0.0"
-    assert (check["version"], check["outcome"]) == ("0.0.0", "waiting")
+    assert (check["version"], check["outcome"]) == ("0.0.0", "ready")
     update = shop.run("update", "--yes")
     assert (update["outcome"], update["version"], update["slot"]) == ("confirmed", "1.0.0", "b")
     assert (shop.folder / "dev/slots/b.img").read_bytes()[:300_000] == image_of("1.0.0", 300_000)
@@ -287,6 +291,51 @@ def test_a_reader_that_went_away_is_no_traceback(shop: Shop) -> None:
 def test_without_a_device_every_command_says_so(shop: Shop, command: str) -> None:
     assert shop.run(command, code=1)["error"]["reason"] == "not-set-up"
     assert not (shop.folder / "dev").exists()
+
+
+def refused(shop: Shop) -> None:
+    """The last command refused in one line on stderr, in three clauses."""
+    assert shop.err.startswith("error: ") and shop.err.count(" / ") == 2
+    assert shop.err.count("\n") == 1
+
+
+def test_what_the_ledger_refuses_is_said_as_every_error(shop: Shop) -> None:
+    shop.init()
+    release = shop.release("1.0.0")
+    shop.chain.halt(1)
+    for arguments in (["check"], ["update", "--yes"], ["install", str(shop.stick(release, 1))]):
+        answer = shop.run(*arguments, code=1)
+        assert (answer["outcome"], answer["reason"]) == ("refused", "halted")
+        refused(shop)
+        assert shop.err.startswith("error: 1.0.0 refused / the release was halted")
+
+
+def test_a_release_that_failed_here_is_refused_by_check_and_update_alike(shop: Shop) -> None:
+    shop.init("--health-check", "false")
+    shop.release("1.0.0")
+    assert shop.run("check")["outcome"] == "ready"
+    assert shop.run("update", code=1)["outcome"] == "rolled-back"
+    refused(shop)
+    for command in ("check", "update"):
+        answer = shop.run(command, code=1)
+        assert (answer["outcome"], answer["reason"]) == ("refused", "failed-here")
+        refused(shop)
+
+
+def test_check_waits_where_the_owner_wants_it(shop: Shop) -> None:
+    shop.init("--mode", "ask")
+    shop.release("1.0.0")
+    answer = shop.run("check")
+    assert (answer["outcome"], answer["reason"]) == ("waiting", "consent")
+    assert shop.err == ""
+
+
+def test_every_reason_to_refuse_has_its_sentence() -> None:
+    slugs = {r.slug for r in Reason if r not in {*PATIENT, Reason.ELIGIBLE}}
+    assert slugs | {Hold.PENALTY} <= REFUSALS.keys()
+    assert not {r.slug for r in PATIENT} & REFUSALS.keys()
+    for why, fix in REFUSALS.values():
+        assert why and fix and "/" not in why + fix
 
 
 def test_health_check_command_decides(shop: Shop) -> None:
