@@ -167,15 +167,16 @@ def _init(options: argparse.Namespace) -> int:
         health_check=health_check,
         health_deadline=options.health_deadline,
         confirm=options.confirm,
-        board=read_board(options.boot, options.board),
+        board=read_board(options.boot, options.board and _file(options.board, "board file")),
     )
-    keys = options.class_key or options.trust.with_name(options.trust.name + ".key")
+    trust = _file(options.trust, "trust file")
+    keys = options.class_key or trust.with_name(trust.name + ".key")
     trusted = create(
         options.root,
-        read_bounded(options.trust, MAX_TRUST_BYTES),
-        read_bounded(keys, MAX_TRUST_BYTES),
+        read_bounded(trust, MAX_TRUST_BYTES),
+        read_bounded(_file(keys, "class key file"), MAX_TRUST_BYTES),
         config,
-        factory_image(options.image),
+        factory_image(options.image and _file(options.image, "image")),
         force=options.force,
     )
     device = read_public(options.root)
@@ -218,8 +219,9 @@ def _reanchor(options: argparse.Namespace) -> int:
     from device_client.adapters.directory import read_bounded
     from protocol.reanchor import MAX_REANCHOR_BYTES
 
+    statement = read_bounded(_file(options.file, "statement"), MAX_REANCHOR_BYTES)
     with _open(options) as device:
-        before = device.agent.reanchor(read_bounded(options.file, MAX_REANCHOR_BYTES))
+        before = device.agent.reanchor(statement)
         trust = device.agent.trust
         anchor = trust.anchor(device.profile.trust.anchor)
         answer = {
@@ -247,10 +249,9 @@ def _install(options: argparse.Namespace) -> int:
     from device_client.adapters.stick import StickSource
     from device_client.home import with_source
 
+    stick = StickSource(_file(options.file, "stick file"))
     with _open(options) as device:
-        return _carry_out(
-            options, device, with_source(device, StickSource(options.file), _progress)
-        )
+        return _carry_out(options, device, with_source(device, stick, _progress))
 
 
 def _carry_out(options: argparse.Namespace, device: Device, agent: Agent) -> int:
@@ -357,6 +358,20 @@ def _doctor(options: argparse.Namespace) -> int:
     sound = all(check.level != OPEN for check in checks)
     _answer(options, {"ok": sound, "checks": [asdict(c) for c in checks]}, "\n".join(text))
     return 0 if sound else 1
+
+
+# -- arguments -------------------------------------------------------------------------------------
+
+
+def _file(path: Path, noun: str) -> Path:
+    """A file that the command line names; `Misuse` if there is none."""
+    from device_client.adapters.directory import mapped
+
+    with mapped(f"reading {path}"):
+        why = "it is a directory" if path.is_dir() else "" if path.exists() else "it is not there"
+    if why:
+        raise Misuse("no-such-file", f"{noun} {path} refused", why, "check the path and its name")
+    return path
 
 
 # -- answers ---------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -233,6 +233,32 @@ def test_help_and_version_exit_0(capsys: pytest.CaptureFixture[str]) -> None:
         assert capsys.readouterr().out.startswith(begin)
 
 
+@pytest.mark.parametrize("wrong", ["nowhere.file", "."])
+@pytest.mark.parametrize("option", ["--trust", "--class-key", "--image", "--board"])
+def test_init_with_a_file_that_is_none_is_wrong_usage(shop: Shop, option: str, wrong: str) -> None:
+    error = shop.init(option, str(shop.folder / wrong), code=2)["error"]
+    assert (error["family"], error["reason"]) == ("misuse", "no-such-file")
+    assert str(shop.folder / wrong) in error["what"] and "init" not in error["fix"]
+    assert not (shop.folder / "dev").exists()
+
+
+def test_a_trust_file_without_its_class_keys_is_said(shop: Shop) -> None:
+    (shop.folder / "trust.json.key").unlink()
+    error = shop.init(code=2)["error"]
+    assert error["reason"] == "no-such-file" and "trust.json.key" in error["what"]
+
+
+@pytest.mark.parametrize("command", ["install", "reanchor"])
+def test_a_file_that_is_none_is_wrong_usage(shop: Shop, command: str) -> None:
+    shop.init()
+    before = tree(shop.folder / "dev")
+    for wrong in ("nowhere.flb", "."):
+        error = shop.run(command, wrong, code=2)["error"]
+        assert (error["family"], error["reason"]) == ("misuse", "no-such-file")
+        assert f" {wrong} refused" in error["what"] and "init" not in error["fix"]
+    assert tree(shop.folder / "dev") == before
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -423,6 +449,55 @@ def test_doctor_names_what_is_open(shop: Shop) -> None:
     (shop.folder / "dev/keys/device.json").chmod(0o644)
     report = shop.run("doctor", code=1)
     assert {c["name"] for c in report["checks"] if c["level"] == "open"} == {"writable", "secrets"}
+
+
+def missing(slot: Path) -> None:
+    slot.unlink()
+
+
+def folder(slot: Path) -> None:
+    slot.unlink()
+    slot.mkdir()
+
+
+def random(slot: Path) -> None:
+    slot.write_bytes(os.urandom(slot.stat().st_size))
+
+
+def one_bit(slot: Path) -> None:
+    data = bytearray(slot.read_bytes())
+    data[200_000] ^= 1
+    slot.write_bytes(data)
+
+
+def cut_short(slot: Path) -> None:
+    os.truncate(slot, 299_999)
+
+
+def empty(slot: Path) -> None:
+    os.truncate(slot, 0)
+
+
+@pytest.mark.parametrize("damage", [missing, folder, random, one_bit, cut_short, empty])
+def test_doctor_sees_a_running_slot_that_would_not_boot(
+    shop: Shop, damage: Callable[[Path], None]
+) -> None:
+    shop.init()
+    shop.release("1.0.0")
+    shop.run("update", "--yes")
+    assert [c["level"] for c in shop.run("doctor")["checks"] if c["name"] == "slot"] == ["ok"]
+    damage(shop.folder / "dev/slots/b.img")
+    report = shop.run("doctor", code=1)
+    (found,) = [c for c in report["checks"] if c["level"] == "open"]
+    assert found["name"] == "slot" and found["what"] and found["fix"]
+    assert not report["ok"]
+
+
+def test_doctor_sees_a_boot_record_that_cannot_be_read(shop: Shop) -> None:
+    shop.init()
+    (shop.folder / "dev/boot.env").write_bytes(b"\xff" * 8192)
+    report = shop.run("doctor", code=1)
+    assert [c["name"] for c in report["checks"] if c["level"] == "open"] == ["slot"]
 
 
 def test_damaged_state_is_said_and_never_reset(shop: Shop) -> None:
