@@ -21,7 +21,7 @@ from device_client.core.reanchor import reanchor
 from device_client.core.slots import Entry, Standing, other
 from device_client.core.trust import Equivocation, TrustState
 from device_client.core.types import Target
-from device_client.engine import NOTHING, WAITING, Engine, Progress, Report, Round, silent
+from device_client.engine import NOTHING, READY, Engine, Progress, Report, Round, silent
 from device_client.inquiry import Finding
 from device_client.memory import Memory
 from device_client.profile import Parts, Profile
@@ -88,8 +88,8 @@ class Agent:
         if finding.target is None:
             self._engine.say_why(finding)
             return report
-        report.version, report.hold = finding.target.version, self._engine.judge(finding.target)
-        report.outcome, report.reason = WAITING, str(report.hold.hold or "")
+        report.version, report.outcome = finding.target.version, READY
+        report.held(self._engine.judge(finding.target))
         return report
 
     def update(self, leave: Leave = Leave.NONE, by: str = OWNER) -> Report:

@@ -8,7 +8,9 @@ line, ``error: what / why / what to do``. Heavy modules are loaded by the comman
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
 import shlex
 import signal
 import sys
@@ -18,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from device_client.adapters.boot_backends import BACKENDS
-from protocol.errors import FirmledgerError, Misuse
+from protocol.errors import FirmledgerError, LocalFault, Misuse
 
 if TYPE_CHECKING:
     from device_client.agent import Agent
@@ -30,25 +32,55 @@ Command = Callable[[argparse.Namespace], int]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
-    options = _parser().parse_args(arguments)
-    command: Command = options.command
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        options = _parser().parse_args(given)
+        command: Command = options.command
         return command(options)
     except FirmledgerError as error:
-        _say(f"error: {error}")
-        if options.json:
-            _print({"error": error.as_dict()})
-        return error.exit_code
-    except KeyboardInterrupt:
-        _say("error: stopped / by a signal / run the command again, it goes on where it was")
+        return _fail(error, given)
+    except BrokenPipeError:
+        _mute()  # the reader went away, and wants to hear nothing more
         return 1
+    except OSError as error:
+        why = error.strerror or str(error)
+        return _fail(LocalFault("local-io", "not finished", why, "check files and rights"), given)
+    except KeyboardInterrupt:
+        what, fix = "by a signal", "run the command again, it goes on where it was"
+        return _fail(LocalFault("stopped", "stopped", what, fix), given)
+
+
+def _fail(error: FirmledgerError, given: Sequence[str]) -> int:
+    """Tell an error; what was typed says how, for it may not have been understood."""
+    _say(f"error: {error}")
+    if "--json" in given:
+        with contextlib.suppress(LocalFault, BrokenPipeError):
+            _print({"error": error.as_dict()})
+    return error.exit_code
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Wrong usage, in the form of all errors."""
-        _say(f"error: wrong usage / {message} / see `{self.prog} --help`")
-        raise SystemExit(2)
+        raise Misuse("usage", "wrong usage", message, f"see `{self.prog} --help`")
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        """The end of ``--help`` and ``--version``: written now, or said to be not."""
+        _write("")
+        super().exit(status, message)
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        """Tell the version that is installed; it is looked up only here."""
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            number = version("firmledger")
+        except PackageNotFoundError:
+            number = "(not installed, run from its sources)"
+        _write(f"{parser.prog} {number}\n")
+        parser.exit()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -59,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-C", dest="root", metavar="DIR", type=Path, default=Path(), help="the device's directory"
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="tell the version, and end")
     commands = parser.add_subparsers(dest="name", required=True, metavar="COMMAND")
 
     def add(name: str, command: Command, text: str) -> argparse.ArgumentParser:
@@ -117,6 +150,7 @@ def _init(options: argparse.Namespace) -> int:
     from device_client.adapters.directory import read_bounded
     from device_client.config import Config, read_board
     from device_client.home import create, factory_image
+    from device_client.status import read_public
     from protocol.trustfile import MAX_TRUST_BYTES
 
     try:
@@ -133,24 +167,26 @@ def _init(options: argparse.Namespace) -> int:
         health_check=health_check,
         health_deadline=options.health_deadline,
         confirm=options.confirm,
-        board=read_board(options.boot, options.board),
+        board=read_board(options.boot, options.board and _file(options.board, "board file")),
     )
-    keys = options.class_key or options.trust.with_name(options.trust.name + ".key")
+    trust = _file(options.trust, "trust file")
+    keys = options.class_key or trust.with_name(trust.name + ".key")
     trusted = create(
         options.root,
-        read_bounded(options.trust, MAX_TRUST_BYTES),
-        read_bounded(keys, MAX_TRUST_BYTES),
+        read_bounded(trust, MAX_TRUST_BYTES),
+        read_bounded(_file(keys, "class key file"), MAX_TRUST_BYTES),
         config,
-        factory_image(options.image),
+        factory_image(options.image and _file(options.image, "image")),
         force=options.force,
     )
-    device = json.loads((options.root / "device.json").read_bytes())
+    device = read_public(options.root)
     text = f"device {device['device_id']} of {trusted.product_name} is set up in {options.root}"
     _answer(options, {"directory": str(options.root), **device}, text)
     return 0
 
 
 def _check(options: argparse.Namespace) -> int:
+    from device_client.answers import sentence, told
     from device_client.core.explain import explain
 
     with _open(options) as device:
@@ -165,14 +201,14 @@ def _check(options: argparse.Namespace) -> int:
                 _say(f"error: {error}")
                 return error.exit_code
             raise
-        answer = _told(device.agent, report)
+        answer = told(device.agent, report)
         if options.explain:
             found = report.finding
             rules = found.reason if found is not None and found.offer is not None else None
             steps = answer["steps"] = explain(rules=rules)
         _deliver(device.agent, answer)
-        _answer(options, answer, "\n".join(filter(None, [_listed(steps), _sentence(answer)])))
-        return 0 if report.good else 1
+        _answer(options, answer, "\n".join(filter(None, [_listed(steps), sentence(answer)])))
+        return _ended(report)
 
 
 def _listed(steps: list[dict[str, str]]) -> str:
@@ -183,8 +219,9 @@ def _reanchor(options: argparse.Namespace) -> int:
     from device_client.adapters.directory import read_bounded
     from protocol.reanchor import MAX_REANCHOR_BYTES
 
+    statement = read_bounded(_file(options.file, "statement"), MAX_REANCHOR_BYTES)
     with _open(options) as device:
-        before = device.agent.reanchor(read_bounded(options.file, MAX_REANCHOR_BYTES))
+        before = device.agent.reanchor(statement)
         trust = device.agent.trust
         anchor = trust.anchor(device.profile.trust.anchor)
         answer = {
@@ -212,14 +249,14 @@ def _install(options: argparse.Namespace) -> int:
     from device_client.adapters.stick import StickSource
     from device_client.home import with_source
 
+    stick = StickSource(_file(options.file, "stick file"))
     with _open(options) as device:
-        return _carry_out(
-            options, device, with_source(device, StickSource(options.file), _progress)
-        )
+        return _carry_out(options, device, with_source(device, stick, _progress))
 
 
 def _carry_out(options: argparse.Namespace, device: Device, agent: Agent) -> int:
     """Update from the agent's source; receipts go to the registry whatever came of it."""
+    from device_client.answers import sentence, told
     from device_client.core.policy import Hold, Leave
     from device_client.home import with_source
 
@@ -229,16 +266,17 @@ def _carry_out(options: argparse.Namespace, device: Device, agent: Agent) -> int
         asks = report.hold is not None and report.hold.hold in (Hold.CONSENT, Hold.MANUAL)
         if asks and not options.json and sys.stdin.isatty() and _agrees(report):
             report = agent.update(Leave.NOW)
-        answer = _told(agent, report)
+        answer = told(agent, report)
     finally:
         if agent is not device.agent:
             agent = with_source(device, device.agent.parts.source)
         _deliver(agent, answer)
-    _answer(options, answer, _sentence(answer))
-    return 0 if report.good else 1
+    _answer(options, answer, sentence(answer))
+    return _ended(report)
 
 
 def _run(options: argparse.Namespace) -> int:
+    from device_client.answers import sentence, told
     from device_client.daemon import Daemon
 
     signal.signal(signal.SIGTERM, _interrupt)
@@ -251,9 +289,9 @@ def _run(options: argparse.Namespace) -> int:
             last.update(
                 {"error": done.as_dict()}
                 if isinstance(done, FirmledgerError)
-                else _told(device.agent, done)
+                else told(device.agent, done)
             )
-            _say(f"error: {done}" if "error" in last else _sentence(last))
+            _say(f"error: {done}" if "error" in last else sentence(last))
 
         daemon = Daemon(
             device.agent, interval=config.poll_interval, longest=config.longest_interval, tell=tell
@@ -297,11 +335,14 @@ def _rollback(options: argparse.Namespace) -> int:
 
 
 def _owner(options: argparse.Namespace, act: Callable[[Agent], Report]) -> int:
+    from device_client.answers import sentence, told
+
     with _open(options) as device:
-        answer = _told(device.agent, act(device.agent))
+        report = act(device.agent)
+        answer = told(device.agent, report)
         _deliver(device.agent, answer)
-        _answer(options, answer, _sentence(answer))
-        return 0 if answer["outcome"] in ("confirmed", "rolled-back") else 1
+        _answer(options, answer, sentence(answer))
+        return 0 if report.outcome in ("confirmed", "rolled-back") else _ended(report)
 
 
 def _doctor(options: argparse.Namespace) -> int:
@@ -319,6 +360,20 @@ def _doctor(options: argparse.Namespace) -> int:
     return 0 if sound else 1
 
 
+# -- arguments -------------------------------------------------------------------------------------
+
+
+def _file(path: Path, noun: str) -> Path:
+    """A file that the command line names; `Misuse` if there is none."""
+    from device_client.adapters.directory import mapped
+
+    with mapped(f"reading {path}"):
+        why = "it is a directory" if path.is_dir() else "" if path.exists() else "it is not there"
+    if why:
+        raise Misuse("no-such-file", f"{noun} {path} refused", why, "check the path and its name")
+    return path
+
+
 # -- answers ---------------------------------------------------------------------------------------
 
 
@@ -328,64 +383,14 @@ def _open(options: argparse.Namespace) -> Device:
     return open_device(options.root, progress=_progress)
 
 
-def _told(agent: Agent, report: Report) -> dict[str, Any]:
-    """A report as plain data."""
-    from device_client.core.machine import Stage
+def _ended(report: Report) -> int:
+    """The exit code; what was refused or failed is said as every error is."""
+    from device_client.answers import refusal
 
-    running = agent.running
-    answer: dict[str, Any] = {
-        "device_id": str(agent.parts.identity.device_id),
-        "outcome": str(report.outcome),
-        "reason": report.reason,
-        "state": str(agent.book.state.stage),
-        "version": str(running.version),
-        "slot": agent.parts.boot.record().running,
-        "security_counter": agent.book.state.counter,
-        "ledger": {
-            "height": agent.trust.height,
-            "time": agent.trust.time,
-            "newest": _version(agent.trust.newest),
-        },
-        "offer": None,
-    }
-    finding = report.finding
-    if finding is not None and finding.offer is not None:
-        terms = finding.offer.terms
-        answer["offer"] = {
-            "release_id": finding.offer.release_id,
-            "version": _version(terms.version),
-            "security_counter": terms.security_counter,
-            "image_digest": "0x" + terms.image_digest.hex(),
-            "manifest_digest": "0x" + terms.manifest_digest.hex(),
-            "size": terms.image_size,
-            "critical": terms.critical,
-            "eligible": finding.target is not None,
-            "reason": finding.reason.slug,
-            "hold": str(report.hold.hold) if report.hold and report.hold.hold else None,
-            "until": report.hold.until if report.hold else None,
-        }
-    if agent.book.state.stage is Stage.FROZEN:
-        answer["reason"] = answer["reason"] or "frozen"
-    return answer
-
-
-def _version(number: int) -> str:
-    from protocol.ids import Version
-
-    return str(Version(number))
-
-
-def _sentence(answer: dict[str, Any]) -> str:
-    """A report as one line for people."""
-    offer, outcome, reason = answer["offer"], answer["outcome"], answer["reason"]
-    runs = f"runs {answer['version']} from slot {answer['slot']}"
-    if outcome == "nothing":
-        return f"{runs}; the ledger offers nothing newer (block {answer['ledger']['height']})"
-    about = f"{offer['version']} " if offer else ""
-    why = f" ({reason})" if reason else ""
-    if outcome == "waiting" and offer and offer["eligible"] and not reason:
-        return f"{runs}; {about}may be installed now"
-    return f"{runs}; {about}{outcome}{why}"
+    if report.good:
+        return 0
+    _say(f"error: {refusal(report)}")
+    return 1
 
 
 def _deliver(agent: Agent, answer: dict[str, Any]) -> None:
@@ -416,11 +421,35 @@ def _answer(options: argparse.Namespace, document: dict[str, Any], text: str) ->
     if options.json:
         _print(document)
     else:
-        sys.stdout.write(text + "\n")
+        _write(text + "\n")
 
 
 def _print(document: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(document, indent=2) + "\n")
+    _write(json.dumps(document, indent=2) + "\n")
+
+
+def _write(text: str) -> None:
+    """To stdout, and through; `LocalFault` if it takes no more."""
+    if sys.stdout is None:  # closed by whoever started us: no answer is wanted
+        return
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _mute()
+        raise LocalFault(
+            "output",
+            "answer not written",
+            error.strerror or str(error),
+            "what was done is done: see `firmledger-device status`",
+        ) from error
+
+
+def _mute() -> None:
+    """Nothing more goes to stdout, not even when Python flushes it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(text: str) -> None:

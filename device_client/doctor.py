@@ -1,7 +1,7 @@
 """The hardening report: what is open on this device, and how to close it.
 
-Looks at the device's own directory and settings. What it cannot see (verified boot, debug ports of
-the board) it says it cannot see, for promise 1 rests on it.
+Looks at the device's own directory, settings and running image. What it cannot see (verified boot,
+debug ports of the board) it says it cannot see, for promise 1 rests on it.
 """
 
 from __future__ import annotations
@@ -11,13 +11,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from device_client.adapters.boot_backends import REAL
-from device_client.adapters.directory import read_bounded
+from device_client.adapters.boot_backends import REAL, open_board
+from device_client.adapters.directory import Directory, read_bounded
 from device_client.config import read_config
+from device_client.flash import digest_of
 from device_client.memory import BUILD_TIME
+from protocol.errors import FirmledgerError
 from protocol.trustfile import MAX_TRUST_BYTES, TrustFile
 
 OK, WARNING, OPEN = "ok", "warning", "open"
+_VAGUE = ("missing-file", "local-io")
+"""Reasons whose own advice knows nothing of slots."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,10 @@ class Check:
 
 def examine(root: Path, now: int) -> list[Check]:
     """All checks of the device in ``root``; ``now`` is the clock's time."""
-    return [*_secrets(root), *_shared(root), *_clock(now), *_trust(root), *_boot(root)]
+    return [
+        *(*_secrets(root), *_shared(root), *_slot(root)),
+        *(*_clock(now), *_trust(root), *_boot(root)),
+    ]
 
 
 def _mode(path: Path) -> int:
@@ -59,6 +66,31 @@ def _shared(root: Path) -> Iterator[Check]:
         yield Check("writable", OPEN, f"{path.name} is writable by others", f"chmod go-w {path}")
     if not writable:
         yield Check("writable", OK, "slots, state and trust are writable by their owner alone")
+
+
+def _slot(root: Path) -> Iterator[Check]:
+    """Whether the slot that runs holds, to the last bit, what the boot record says it does."""
+    config, disk = read_config(root), Directory(root)
+    fix = "install another release before the next boot, or write the image anew: `init --force`"
+    try:
+        opened = open_board(config.board, root, disk, config.slot_bytes)
+        with opened.closing:
+            record = opened.boot.record()
+            name, entry = record.running, record.entry(record.running)
+            last = memoryview(bytearray(1))
+            if entry.size and opened.slots.read(name, entry.size - 1, last) == 0:
+                why = f"slot {name} runs, and is shorter than its image of {entry.size} bytes"
+                yield Check("slot", OPEN, why, fix)
+            elif digest_of(opened.slots, name, entry.size) != entry.digest:
+                why = f"slot {name} runs, and does not hold the image of the boot record"
+                yield Check("slot", OPEN, why, fix)
+            else:
+                yield Check("slot", OK, f"slot {name} runs, and holds the image of the boot record")
+    except FirmledgerError as error:
+        what = f"what runs cannot be looked at: {error.what}, {error.why}"
+        yield Check("slot", OPEN, what, fix if error.reason in _VAGUE else error.fix)
+    finally:
+        disk.close()
 
 
 def _clock(now: int) -> Iterator[Check]:

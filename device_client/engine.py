@@ -32,7 +32,7 @@ from protocol.ids import Version
 from protocol.ledger import Reason
 from protocol.receipt import Outcome
 
-NOTHING, WAITING = "nothing", "waiting"
+NOTHING, READY, WAITING = "nothing", "ready", "waiting"
 ROOM_TAKEN = (Stage.DOWNLOADING, Stage.VERIFYING)
 """Stages in which the slot has been given its room, or a full disk was said."""
 
@@ -41,8 +41,8 @@ ROOM_TAKEN = (Stage.DOWNLOADING, Stage.VERIFYING)
 class Report:
     """What came of one call.
 
-    ``outcome``: a receipt's outcome, or ``waiting``, or ``nothing``; ``reason``: why, if there is
-    something to say.
+    ``outcome``: a receipt's outcome, or ``waiting``, or ``nothing``, or, where nothing was to be
+    installed yet, ``ready``; ``reason``: why, if there is something to say.
     """
 
     outcome: str = NOTHING
@@ -54,7 +54,14 @@ class Report:
     @property
     def good(self) -> bool:
         """Whether nothing was refused and nothing failed."""
-        return self.outcome in (NOTHING, WAITING, Outcome.CONFIRMED)
+        return self.outcome in (NOTHING, READY, WAITING, Outcome.CONFIRMED)
+
+    def held(self, decision: Decision) -> None:
+        """Put in what the owner's rules said, where they said anything but go."""
+        self.hold = decision
+        if decision.hold is not None:
+            self.outcome = Outcome.REFUSED if decision.hold is Hold.PENALTY else WAITING
+            self.reason = str(decision.hold)
 
 
 Progress = Callable[[str, int, int], None]
@@ -207,13 +214,9 @@ class Engine:
         return None
 
     def _judged(self) -> Told:
-        report = self.round.report
-        decision = report.hold = self.judge(self._target)
-        if decision.hold is None:
-            return Told(Event.GO)
-        report.outcome = Outcome.REFUSED if decision.hold is Hold.PENALTY else WAITING
-        report.reason = str(decision.hold)
-        return Told(Event.HOLD)
+        decision = self.judge(self._target)
+        self.round.report.held(decision)
+        return Told(Event.GO if decision.hold is None else Event.HOLD)
 
     def _download(self) -> None:
         target, finding, memory = self._target, self.round.finding, self._memory

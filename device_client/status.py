@@ -16,18 +16,19 @@ from device_client.config import read_config
 from device_client.core.book import Book
 from device_client.core.slots import SLOTS, BootRecord
 from device_client.core.types import Target
-from protocol.errors import LocalFault
+from protocol.errors import FirmledgerError, LocalFault
 from protocol.ids import Version
 
 STATUSES = ("none", "active", "halted", "revoked")
 """The words for `protocol.ledger.Status`."""
 _MAX_PUBLIC_BYTES = 4096
+_PUBLIC = {"device_id": str, "public_key": str, "product": str, "hardware": int}
 
 
 def read_status(root: Path, now: int) -> dict[str, Any]:
     """Everything `firmledger-device status --json` says; ``now`` is the clock's time."""
     config = read_config(root)
-    public = json.loads(read_bounded(root / "device.json", _MAX_PUBLIC_BYTES))
+    public = read_public(root)
     disk = Directory(root)
     try:
         raw = FileJournal(disk).read()
@@ -63,6 +64,31 @@ def read_status(root: Path, now: int) -> dict[str, Any]:
         "failed_releases": len(book.state.box),
         "history": history_of(book),
     }
+
+
+def read_public(root: Path) -> dict[str, Any]:
+    """``device.json``, what the maker enrols; `LocalFault` if it is not as `init` wrote it."""
+    try:
+        public = json.loads(read_bounded(root / "device.json", _MAX_PUBLIC_BYTES))
+    except FirmledgerError as error:
+        raise _public(error.why) from error
+    except (ValueError, RecursionError):
+        raise _public("it is no JSON text") from None
+    if not isinstance(public, dict):
+        raise _public("it is no JSON object")
+    for name, kind in _PUBLIC.items():
+        if type(public.get(name)) is not kind:
+            raise _public(f"its member {name} is missing, or of another type")
+    return public
+
+
+def _public(why: str) -> LocalFault:
+    return LocalFault(
+        "device-file",
+        "device.json refused",
+        why,
+        "restore it from the maker's copy; `init --force` makes it anew from the same key",
+    )
 
 
 def slots_of(record: BootRecord) -> dict[str, Any]:

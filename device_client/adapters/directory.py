@@ -167,7 +167,7 @@ def write_secret(path: Path, data: bytes) -> None:
 def read_bounded(path: Path, maximum: int) -> bytes:
     """The file's bytes; `Malformed` if there are more than ``maximum``."""
     data = bytearray()
-    with mapped(f"reading {path.name}"), path.open("rb") as file:
+    with mapped(f"reading {path}"), path.open("rb") as file:
         while piece := file.read(min(1 << 20, maximum + 1 - len(data))):
             data += piece
     if len(data) > maximum:

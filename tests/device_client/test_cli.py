@@ -8,7 +8,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,18 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives import serialization
 
+from device_client.answers import REFUSALS
 from device_client.cli import main
+from device_client.core.policy import Hold
+from device_client.inquiry import PATIENT
 from protocol.bundle import Bundle, stick_prefix
+from protocol.ledger import Reason
 from protocol.trustfile import ClassKey, ClassKeys
 from tests.device_client import registry as world
 from tests.device_client.http_registry import serving
 from tests.device_client.registry import Made, image_of, make
+
+HERE = Path(__file__).resolve().parents[2]
 
 
 class Shop:
@@ -84,7 +90,7 @@ def test_walk_through(shop: Shop) -> None:
     shop.release("1.0.0", 3)
     check = shop.run("check")
     assert check["offer"]["eligible"] and check["offer"]["version"] == "1.0.0"
-    assert (check["version"], check["outcome"]) == ("0.0.0", "waiting")
+    assert (check["version"], check["outcome"]) == ("0.0.0", "ready")
     update = shop.run("update", "--yes")
     assert (update["outcome"], update["version"], update["slot"]) == ("confirmed", "1.0.0", "b")
     assert (shop.folder / "dev/slots/b.img").read_bytes()[:300_000] == image_of("1.0.0", 300_000)
@@ -201,18 +207,161 @@ def test_init_refuses_garbage_and_writes_nothing(shop: Shop, file: str, data: by
     assert not (shop.folder / "dev").exists()
 
 
-def test_wrong_usage_exits_2(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments in ([], ["fly"], ["init"], ["install"], ["update", "--later"]):
+WRONG = [[], ["fly"], ["init"], ["install"], ["update", "--later"], ["--loud", "status"]]
+
+
+@pytest.mark.parametrize("arguments", WRONG)
+def test_wrong_usage_exits_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith("error: wrong usage / ") and err.count(" / ") == 2
+    assert out == ""
+
+
+@pytest.mark.parametrize("arguments", WRONG)
+def test_wrong_usage_is_one_document_with_json(shop: Shop, arguments: list[str]) -> None:
+    error = shop.run(*arguments, code=2)["error"]
+    assert (error["family"], error["reason"]) == ("misuse", "usage")
+    assert error["why"] and "--help" in error["fix"]
+
+
+def test_help_and_version_exit_0(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, begin in (["--help"], "usage: "), (["--version"], "firmledger-device "):
         with pytest.raises(SystemExit) as caught:
             main(arguments)
-        assert caught.value.code == 2
-        assert capsys.readouterr().err.startswith("error: wrong usage / ")
+        assert caught.value.code == 0
+        assert capsys.readouterr().out.startswith(begin)
+
+
+@pytest.mark.parametrize("wrong", ["nowhere.file", "."])
+@pytest.mark.parametrize("option", ["--trust", "--class-key", "--image", "--board"])
+def test_init_with_a_file_that_is_none_is_wrong_usage(shop: Shop, option: str, wrong: str) -> None:
+    error = shop.init(option, str(shop.folder / wrong), code=2)["error"]
+    assert (error["family"], error["reason"]) == ("misuse", "no-such-file")
+    assert str(shop.folder / wrong) in error["what"] and "init" not in error["fix"]
+    assert not (shop.folder / "dev").exists()
+
+
+def test_a_trust_file_without_its_class_keys_is_said(shop: Shop) -> None:
+    (shop.folder / "trust.json.key").unlink()
+    error = shop.init(code=2)["error"]
+    assert error["reason"] == "no-such-file" and "trust.json.key" in error["what"]
+
+
+@pytest.mark.parametrize("command", ["install", "reanchor"])
+def test_a_file_that_is_none_is_wrong_usage(shop: Shop, command: str) -> None:
+    shop.init()
+    before = tree(shop.folder / "dev")
+    for wrong in ("nowhere.flb", "."):
+        error = shop.run(command, wrong, code=2)["error"]
+        assert (error["family"], error["reason"]) == ("misuse", "no-such-file")
+        assert f" {wrong} refused" in error["what"] and "init" not in error["fix"]
+    assert tree(shop.folder / "dev") == before
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        None,
+        b"",
+        b"\x00" * 200,
+        bytes(range(256)),
+        b'{"device_id": "0x',
+        b"[]",
+        b"[" * 4000,
+        b"{}",
+        b'{"device_id": 5, "public_key": "", "product": "", "hardware": 2}',
+        b" " * 5000,
+    ],
+)
+def test_a_damaged_device_file_is_said(shop: Shop, data: bytes | None) -> None:
+    shop.init()
+    path = shop.folder / "dev/device.json"
+    path.unlink() if data is None else path.write_bytes(data)
+    error = shop.run("status", code=1)["error"]
+    assert (error["family"], error["reason"]) == ("local", "device-file")
+    assert error["what"] and error["why"] and error["fix"]
+    shop.init("--force")
+    shop.run("status")
+
+
+def ended(shop: Shop, shell: str) -> tuple[int, str]:
+    """Exit code and stderr of a command line whose stdout is not what it should be."""
+    command = f"{sys.executable} -m device_client.cli -C dev {shell}"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=shop.folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])},
+        check=False,
+    )
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("command", ["status", "status --json", "doctor", "--help"])
+def test_an_answer_that_cannot_be_written_is_said(shop: Shop, command: str) -> None:
+    shop.init()
+    code, err = ended(shop, f"{command} > /dev/full")
+    assert code == 1
+    assert err.startswith("error: answer not written / ") and err.count("\n") == 1
+
+
+def test_a_reader_that_went_away_is_no_traceback(shop: Shop) -> None:
+    shop.init()
+    assert ended(shop, "status | true")[1] == ""
+    assert ended(shop, "status >&-") == (0, "")
 
 
 @pytest.mark.parametrize("command", ["check", "update", "status", "doctor", "confirm", "rollback"])
 def test_without_a_device_every_command_says_so(shop: Shop, command: str) -> None:
     assert shop.run(command, code=1)["error"]["reason"] == "not-set-up"
     assert not (shop.folder / "dev").exists()
+
+
+def refused(shop: Shop) -> None:
+    """The last command refused in one line on stderr, in three clauses."""
+    assert shop.err.startswith("error: ") and shop.err.count(" / ") == 2
+    assert shop.err.count("\n") == 1
+
+
+def test_what_the_ledger_refuses_is_said_as_every_error(shop: Shop) -> None:
+    shop.init()
+    release = shop.release("1.0.0")
+    shop.chain.halt(1)
+    for arguments in (["check"], ["update", "--yes"], ["install", str(shop.stick(release, 1))]):
+        answer = shop.run(*arguments, code=1)
+        assert (answer["outcome"], answer["reason"]) == ("refused", "halted")
+        refused(shop)
+        assert shop.err.startswith("error: 1.0.0 refused / the release was halted")
+
+
+def test_a_release_that_failed_here_is_refused_by_check_and_update_alike(shop: Shop) -> None:
+    shop.init("--health-check", "false")
+    shop.release("1.0.0")
+    assert shop.run("check")["outcome"] == "ready"
+    assert shop.run("update", code=1)["outcome"] == "rolled-back"
+    refused(shop)
+    for command in ("check", "update"):
+        answer = shop.run(command, code=1)
+        assert (answer["outcome"], answer["reason"]) == ("refused", "failed-here")
+        refused(shop)
+
+
+def test_check_waits_where_the_owner_wants_it(shop: Shop) -> None:
+    shop.init("--mode", "ask")
+    shop.release("1.0.0")
+    answer = shop.run("check")
+    assert (answer["outcome"], answer["reason"]) == ("waiting", "consent")
+    assert shop.err == ""
+
+
+def test_every_reason_to_refuse_has_its_sentence() -> None:
+    slugs = {r.slug for r in Reason if r not in {*PATIENT, Reason.ELIGIBLE}}
+    assert slugs | {Hold.PENALTY} <= REFUSALS.keys()
+    assert not {r.slug for r in PATIENT} & REFUSALS.keys()
+    for why, fix in REFUSALS.values():
+        assert why and fix and "/" not in why + fix
 
 
 def test_health_check_command_decides(shop: Shop) -> None:
@@ -300,6 +449,55 @@ def test_doctor_names_what_is_open(shop: Shop) -> None:
     (shop.folder / "dev/keys/device.json").chmod(0o644)
     report = shop.run("doctor", code=1)
     assert {c["name"] for c in report["checks"] if c["level"] == "open"} == {"writable", "secrets"}
+
+
+def missing(slot: Path) -> None:
+    slot.unlink()
+
+
+def folder(slot: Path) -> None:
+    slot.unlink()
+    slot.mkdir()
+
+
+def random(slot: Path) -> None:
+    slot.write_bytes(os.urandom(slot.stat().st_size))
+
+
+def one_bit(slot: Path) -> None:
+    data = bytearray(slot.read_bytes())
+    data[200_000] ^= 1
+    slot.write_bytes(data)
+
+
+def cut_short(slot: Path) -> None:
+    os.truncate(slot, 299_999)
+
+
+def empty(slot: Path) -> None:
+    os.truncate(slot, 0)
+
+
+@pytest.mark.parametrize("damage", [missing, folder, random, one_bit, cut_short, empty])
+def test_doctor_sees_a_running_slot_that_would_not_boot(
+    shop: Shop, damage: Callable[[Path], None]
+) -> None:
+    shop.init()
+    shop.release("1.0.0")
+    shop.run("update", "--yes")
+    assert [c["level"] for c in shop.run("doctor")["checks"] if c["name"] == "slot"] == ["ok"]
+    damage(shop.folder / "dev/slots/b.img")
+    report = shop.run("doctor", code=1)
+    (found,) = [c for c in report["checks"] if c["level"] == "open"]
+    assert found["name"] == "slot" and found["what"] and found["fix"]
+    assert not report["ok"]
+
+
+def test_doctor_sees_a_boot_record_that_cannot_be_read(shop: Shop) -> None:
+    shop.init()
+    (shop.folder / "dev/boot.env").write_bytes(b"\xff" * 8192)
+    report = shop.run("doctor", code=1)
+    assert [c["name"] for c in report["checks"] if c["level"] == "open"] == ["slot"]
 
 
 def test_damaged_state_is_said_and_never_reset(shop: Shop) -> None:
