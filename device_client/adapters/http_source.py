@@ -51,7 +51,7 @@ class HttpSource:
                 "no registry is configured",
                 "name one with `init --registry URL`, or install from a file",
             )
-        self._registries = [_checked(address) for address in registries]
+        self._registries = [require_address(address) for address in registries]
         self._timeout = timeout
         self._seen: dict[str, tuple[str, bytes]] = {}
 
@@ -179,10 +179,13 @@ class HttpSource:
             connection.close()
 
 
-def _checked(address: str) -> str:
+def require_address(address: str) -> str:
+    """The address, if a registry can be asked there; `Misuse` otherwise. Nothing is looked up."""
     try:
         url = urlsplit(address)
         good = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+        good = good and address.isascii() and address.isprintable() and " " not in address
+        (url.hostname or "").encode("idna")  # labels that are empty, or too long for any name
     except ValueError:
         good = False
     if not good or url.query or url.fragment or url.username:
@@ -190,7 +193,7 @@ def _checked(address: str) -> str:
             "registry-address",
             "registry refused",
             f"{address[:80]!r} is no http or https address",
-            "give one like https://updates.example.org",
+            "give one like https://updates.example.org, in ASCII",
         )
     return address
 

@@ -234,7 +234,11 @@ def test_an_acknowledgement_longer_than_allowed_is_left(serve: Callable[..., str
 
 @pytest.mark.parametrize(
     "address",
-    ["", "ftp://x", "http://", "x", "http://a?b", "http://u:p@h", "http://h:0", "http://h:x"],
+    [
+        *("", "ftp://x", "http://", "x", "http://a?b", "http://u:p@h", "http://h:0", "http://h:x"),
+        *(f"http://{'a' * 70}.example", "http://a..b", "http://h/\N{SNOWMAN}", "http://h/a b"),
+        *("http://h/\x7f", "http://[::1", "http://h\x00"),
+    ],
 )
 def test_addresses_that_are_none(address: str) -> None:
     with pytest.raises(Misuse):
