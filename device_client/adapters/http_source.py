@@ -5,7 +5,8 @@ Rules:
 * Every answer is read up to a maximum and no further. A deadline stands over the whole exchange
   once connected, headers and trailers included (`_Watch`): nothing that a registry drips holds the
   device longer. Redirects are not followed; a compressed body is not asked for.
-* Whatever goes wrong on the wire is `Unreachable`, and the next registry is tried.
+* Whatever goes wrong on the wire is `Unreachable`, and the next registry is tried. Whether an
+  answer is true is not known here: who finds that it is not asks the others by `each`.
 * TLS with the system's trust store where the address says https. Nothing that is believed rests on
   it: it hides what a device runs, and keeps strangers from wasting its time.
 
@@ -24,7 +25,7 @@ from contextlib import contextmanager, suppress
 from typing import TypeVar
 from urllib.parse import urlencode, urlsplit
 
-from device_client.ports import Question
+from device_client.ports import Question, Source
 from protocol.bundle import MEDIA_TYPE
 from protocol.errors import FirmledgerError, Misuse, Refused, Unreachable
 from protocol.ids import Digest
@@ -57,6 +58,8 @@ class HttpSource:
         self._registries = [require_address(address) for address in registries]
         self._timeout = timeout
         self._seen: dict[str, tuple[str, bytes]] = {}
+        alone = len(registries) == 1
+        self._each = (self,) if alone else tuple(HttpSource([r], timeout) for r in registries)
 
     def poll(self, question: Question, maximum: int) -> bytes:
         """The bundle for this device; the last one again where the registry says it still holds."""
@@ -112,15 +115,19 @@ class HttpSource:
 
         return self._first(get)
 
+    def each(self) -> Sequence[Source]:
+        """The registries one by one."""
+        return self._each
+
     # -- one registry ----------------------------------------------------------------------------
 
     def _first(self, ask: Callable[[str], _T]) -> _T:
-        """The first answer of any registry; the first registry's error if none answers."""
+        """The first answer of any registry; the first one's error if all refuse or are gone."""
         problem: FirmledgerError | None = None
         for registry in self._registries:
             try:
                 return ask(registry)
-            except Unreachable as error:
+            except (Unreachable, Refused) as error:
                 problem = problem or error
         assert problem is not None  # noqa: S101 - there is at least one registry
         raise problem

@@ -318,6 +318,28 @@ def test_receipts_that_are_not_taken(
         HttpSource([serve(plain(status, PROBLEM))]).send(b"receipt")
 
 
+def test_a_receipt_that_one_registry_does_not_take_goes_to_the_next(
+    serve: Callable[..., str],
+) -> None:
+    taken: list[str] = []
+
+    def note(handler: BaseHTTPRequestHandler) -> bool:
+        taken.append(handler.path)
+        return False
+
+    HttpSource([serve(plain(422, PROBLEM)), serve(note)]).send(b"receipt")
+    assert taken == ["/v1/receipts"]
+
+
+def test_registries_can_be_asked_one_by_one(serve: Callable[..., str]) -> None:
+    good = serve()
+    liar, honest = HttpSource([serve(plain(200, b"lies")), good]).each()
+    assert liar.poll(QUESTION, MAX_BUNDLE_BYTES) == b"lies"
+    assert honest.poll(QUESTION, MAX_BUNDLE_BYTES) != b"lies"
+    alone = HttpSource([good])
+    assert alone.each() == (alone,)
+
+
 def test_an_acknowledgement_longer_than_allowed_is_left(serve: Callable[..., str]) -> None:
     with pytest.raises(Unreachable):
         HttpSource([serve(plain(200, b"x" * 101))]).acknowledgement(DIGEST, 100)
