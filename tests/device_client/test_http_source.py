@@ -361,3 +361,19 @@ def test_addresses_that_are_none(address: str) -> None:
 def test_no_registry_at_all() -> None:
     with pytest.raises(Misuse):
         HttpSource([])
+
+
+def test_a_registry_gives_the_terminal_no_orders(serve: Callable[..., str]) -> None:
+    order = b'{"reason": "\\u001b[2J", "why": "\\u001b]0;all is well\\u0007"}'
+
+    def status_line(handler: BaseHTTPRequestHandler) -> bool:
+        handler.wfile.write(b"HTTP/1.1 2\x1b[31m0 \x1b[2J\r\n\r\n")
+        handler.close_connection = True
+        return True
+
+    for odd in (plain(404, order), status_line):
+        source = HttpSource([serve(odd)])
+        for act in (lambda s=source: s.poll(QUESTION, 1000), lambda s=source: s.send(b"r")):
+            with pytest.raises(FirmledgerError) as caught:
+                act()  # type: ignore[no-untyped-call]
+            assert str(caught.value).isprintable() and caught.value.why.isprintable()
