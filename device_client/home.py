@@ -13,8 +13,10 @@
 ``lock``          own     held by the one process that works here
 ================  ====  ==========================================================================
 
-`create` writes everything else before the journal, and the journal last: a device without one is
-not set up, and can be set up again. It keeps a device key that is there.
+`create` takes the lock and checks all that it was given before it touches what is there: neither an
+agent at work nor a wrong word costs a device its state. It writes everything else before the
+journal, and the journal last: a device without one is not set up, and can be set up again. It keeps
+a device key that is there.
 """
 
 from __future__ import annotations
@@ -68,8 +70,11 @@ def create(
     """Set up a device in ``root`` that runs ``image``; what it is told is checked before.
 
     `Misuse` if one is there already and ``force`` is not given, or the profile forbids the trust
-    file; `Malformed` for files that are not what they should be.
+    file; `Malformed` for files that are not what they should be; `LocalFault` if a process works
+    there, or a real board does not run ``image``.
     """
+    from device_client.adapters.http_source import require_address
+
     trusted, keys = TrustFile.parse(trust), ClassKeys.parse(class_keys)
     if keys.product_id != trusted.product_id:
         raise Misuse(
@@ -78,8 +83,41 @@ def create(
             "it belongs to another product than the trust file",
             "take both from the same `product trust`",
         )
-    require_fit(trusted, config)
+    stored_keys = stored_class_keys(keys)
     config = Config.parse(config.to_toml().encode())
+    require_fit(trusted, config)
+    for address in config.registries or trusted.registries:
+        require_address(address)
+    _require_room(root, force)
+    with mapped(f"setting up {root}"):
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        disk = Directory(root)
+        stack.callback(disk.close)
+        disk.reserve(_LOCK, 1)
+        disk.lock(_LOCK)
+        _require_room(root, force)  # nobody else can move in from here on
+        opened = open_board(config.board, root, disk, config.slot_bytes)
+        stack.enter_context(opened.closing)
+        entry = Entry(digest=Digest(hashlib.sha256(image).digest()), size=len(image))
+        running = _require_image(opened, entry)
+        _write_files(root, trust, stored_keys, config, trusted)
+        if running is None:
+            _write_image(opened, image)
+            opened.boot.provision(factory(entry))
+            if config.board.boot == "qemu":
+                opened.boot.reboot()  # an image that never comes up is no fallback
+        else:
+            opened.boot.provision(_adopted(running, entry))
+        book = Book(state=State(), trust=TrustState.first(trusted).encode())
+        FileJournal(disk).commit(book.encode())
+        with mapped(f"setting up {root}"):
+            sync_directory(root)
+    return trusted
+
+
+def _require_room(root: Path, force: bool) -> None:
+    """`Misuse` if a device lives in ``root`` and is not to give way."""
     if (root / JOURNAL).exists() and not force:
         raise Misuse(
             "already-set-up",
@@ -87,15 +125,6 @@ def create(
             f"a device lives in {root} already",
             "use another directory, or `init --force` to start anew with the same key",
         )
-    _write_files(root, trust, stored_class_keys(keys), config, trusted)
-    disk = Directory(root)
-    try:
-        disk.reserve(_LOCK, 1)
-        disk.lock(_LOCK)
-        _write_state(disk, root, trusted, image, config)
-    finally:
-        disk.close()
-    return trusted
 
 
 def require_fit(trusted: TrustFile, config: Config) -> None:
@@ -137,36 +166,15 @@ def _write_files(
         (root / name).chmod(0o644)
 
 
-def _write_state(
-    disk: Directory, root: Path, trusted: TrustFile, image: bytes, config: Config
-) -> None:
-    entry = Entry(digest=Digest(hashlib.sha256(image).digest()), size=len(image))
-    opened = open_board(config.board, root, disk)
-    with opened.closing:
-        if opened.running is None:
-            _write_image(opened, image)
-            opened.boot.provision(factory(entry))
-            if config.board.boot == "qemu":
-                opened.boot.reboot()  # an image that never comes up is no fallback
-        else:
-            _adopt(opened, opened.running(), entry)
-    book = Book(state=State(), trust=TrustState.first(trusted).encode())
-    FileJournal(disk).commit(book.encode())
-    with mapped(f"setting up {root}"):
-        sync_directory(root)
+def _require_image(opened: OpenBoard, entry: Entry) -> str | None:
+    """The slot that runs ``entry`` on a real board; None where the board is simulated.
 
-
-def _write_image(opened: OpenBoard, image: bytes) -> None:
-    """A simulated board is made to run ``image``, in slot a."""
-    for slot in SLOTS:
-        opened.slots.reserve(slot, 1)
-    opened.slots.reserve("a", len(image))
-    opened.slots.write("a", 0, image)
-    opened.slots.sync("a")
-
-
-def _adopt(opened: OpenBoard, running: str, entry: Entry) -> None:
-    """A real board runs an image already; it is recorded, never written. `LocalFault` if not."""
+    `LocalFault` if another image runs, or a simulated slot has no room for it.
+    """
+    if opened.running is None:
+        opened.slots.reserve("a", entry.size)
+        return None
+    running = opened.running()
     if digest_of(opened.slots, running, entry.size) != entry.digest:
         raise LocalFault(
             "another-image",
@@ -174,10 +182,23 @@ def _adopt(opened: OpenBoard, running: str, entry: Entry) -> None:
             f"slot {running} runs, but does not hold the image that was given",
             "give the very image that the device runs: `init --image FILE`",
         )
+    return running
+
+
+def _write_image(opened: OpenBoard, image: bytes) -> None:
+    """A simulated board is made to run ``image``, in slot a."""
+    for slot in SLOTS:
+        opened.slots.reserve(slot, 1)
+    opened.slots.write("a", 0, image)
+    opened.slots.sync("a")
+
+
+def _adopted(running: str, entry: Entry) -> BootRecord:
+    """A real board runs an image already; it is recorded, never written."""
     record = factory(entry)
     if running != record.primary:
         record = BootRecord(running, running, 0, record.b, record.a)
-    opened.boot.provision(record)
+    return record
 
 
 @dataclass

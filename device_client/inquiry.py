@@ -5,7 +5,9 @@ Rules:
 1. A proof that holds moves trust, durably, before anything else of the answer is looked at.
 2. An answer that does not prove what it claims changes nothing but the history, and is told by a
    receipt where it concerns a release that *was* proved.
-3. The ledger's rules are evaluated at the proven header's time; expiry at the latest time known.
+3. Where one registry's answer is unreadable, unproved or old, the next one is asked; the first
+   one's error counts only if none does better. A contradiction of the ledger is never passed over.
+4. The ledger's rules are evaluated at the proven header's time; expiry at the latest time known.
 
 It does *not* consult the owner's policy.
 """
@@ -19,10 +21,17 @@ from device_client.core.trust import Equivocation, Step, advance, age, require_f
 from device_client.core.types import Target
 from device_client.memory import BUILD_TIME, Memory
 from device_client.outbox import Outbox
-from device_client.ports import Question
+from device_client.ports import Question, Source
 from device_client.profile import Parts, Profile
 from protocol.bundle import MAX_BUNDLE_BYTES, Bundle, Fresh, Offer, View, offer
-from protocol.errors import FirmledgerError, LocalFault, Unreachable, step
+from protocol.errors import (
+    FirmledgerError,
+    LocalFault,
+    Malformed,
+    Unreachable,
+    Untrusted,
+    step,
+)
 from protocol.ids import Digest
 from protocol.ledger import Reason, eligible
 from protocol.records import Device
@@ -70,10 +79,25 @@ class Inquiry:
         self._memory, self._outbox = memory, outbox
 
     def ask(self, running: Entry) -> Finding:
-        """What the source's answer proves; trust has moved when this returns, or raises late.
+        """What the first good answer proves; trust has moved when this returns, or raises late.
 
         `Malformed`, `Untrusted`, `Refused` (frozen, stale, class-key-epoch), `Unreachable`.
         """
+        problem: FirmledgerError | None = None
+        for source in self._parts.source.each():
+            try:
+                return self._ask(source, running)
+            except FirmledgerError as error:
+                if not _another_may_know(error):
+                    problem = error
+                    break
+                problem = problem or error
+        assert problem is not None  # noqa: S101 - a source is at least one
+        if not isinstance(problem, Unreachable | LocalFault):
+            self._outbox.refused(problem.data.get("release", 0), problem.reason)
+        raise problem
+
+    def _ask(self, source: Source, running: Entry) -> Finding:
         question = Question(
             product=self._profile.trust.product_id,
             device=self._parts.identity.device_id,
@@ -81,16 +105,10 @@ class Inquiry:
             security_counter=self._memory.book.state.counter,
             hardware=self._profile.hardware,
         )
-        try:
-            answer = self._parts.source.poll(question, MAX_BUNDLE_BYTES)
-            with step(Step.READ):
-                bundle = Bundle.decode(answer)
-            return self._prove(bundle, running)
-        except (Unreachable, LocalFault):
-            raise
-        except FirmledgerError as error:
-            self._outbox.refused(error.data.get("release", 0), error.reason)
-            raise
+        answer = source.poll(question, MAX_BUNDLE_BYTES)
+        with step(Step.READ):
+            bundle = Bundle.decode(answer)
+        return self._prove(bundle, running)
 
     def prove(self, fresh: Fresh) -> View:
         """Move trust by a proof, durably. A contradiction freezes the device, as durably."""
@@ -147,3 +165,10 @@ class Inquiry:
         if reason is Reason.ELIGIBLE and 0 < found.terms.expiry <= memory.now():
             reason = Reason.EXPIRED
         return Finding(view, found, reason)
+
+
+def _another_may_know(error: FirmledgerError) -> bool:
+    """Whether it was the answer that was wrong, not this device, its ledger or the release."""
+    if isinstance(error, Equivocation):
+        return False
+    return isinstance(error, Malformed | Untrusted | Unreachable) or error.reason == "stale"

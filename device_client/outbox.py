@@ -2,7 +2,7 @@
 
 Guarantees: a receipt is in the queue before anybody hears of its outcome; it is sent in order,
 again and again; it leaves when a proof shows its inclusion in the release's log under a root the
-ledger commits to. That a registry said "accepted" is not enough.
+ledger commits to, from whichever registry. That one said "accepted" is not enough.
 
 It does *not* retry by itself: `deliver` is one round.
 """
@@ -12,10 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from device_client.core.book import Book, Queued
+from device_client.core.trust import Equivocation
 from device_client.memory import Memory
+from device_client.ports import Source
 from device_client.profile import Parts, Profile
 from protocol.bundle import MAX_ACK_BYTES, Acknowledgement, Fresh, View
-from protocol.errors import FirmledgerError, Unreachable
+from protocol.errors import FirmledgerError, Malformed, Unreachable, Untrusted
 from protocol.ids import Version
 from protocol.receipt import Consent, Outcome, Receipt, receipt_leaf
 
@@ -91,13 +93,30 @@ class Outbox:
         memory, source = self._memory, self._parts.source
         source.send(queued.receipt)  # every time: who took it last time may have lost it since
         memory.commit(memory.book.handed_over(queued.receipt))
+        problem: FirmledgerError | None = None
+        answered = False
+        for one in source.each():
+            try:
+                if self._acknowledged(queued, one, prove):
+                    return
+                answered = True
+            except Equivocation:
+                raise
+            except (Unreachable, Malformed, Untrusted) as error:
+                problem = problem or error
+        if problem is not None and not (answered and isinstance(problem, Unreachable)):
+            raise problem
+
+    def _acknowledged(self, queued: Queued, source: Source, prove: Callable[[Fresh], View]) -> bool:
+        """Whether the source proves that the receipt is anchored; it leaves the queue then."""
         leaf = receipt_leaf(queued.receipt)
         raw = source.acknowledgement(leaf, MAX_ACK_BYTES)
         if raw is None:
-            return
+            return False
         shown = Acknowledgement.decode(raw)
         view = prove(shown.fresh)
         # What is not on the ledger has no log of its own: any release's of this product will do.
         release_id = queued.release_id or (view.release.release_id if view.release else 0)
         shown.check(leaf, release_id, view)
-        memory.commit(memory.book.acknowledged(queued.receipt))
+        self._memory.commit(self._memory.book.acknowledged(queued.receipt))
+        return True

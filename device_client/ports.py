@@ -13,7 +13,7 @@ Slots are named ``a`` and ``b``. Sizes and offsets are bytes, times Unix seconds
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -53,6 +53,9 @@ class Source(Protocol):
 
     def acknowledgement(self, leaf: Digest, maximum: int) -> bytes | None:
         """The encoded proof that the receipt is anchored, or None while it is not."""
+
+    def each(self) -> Sequence[Source]:
+        """Who is behind it, in the order of asking, itself if it is one: if one lies, the next."""
 
 
 class Disk(Protocol):

@@ -5,6 +5,8 @@ Rules:
 * An error carries three sentences' worth of data: *what* was refused, *why*, and *what to do*;
   and a stable ``reason`` (kebab-case) that scripts, receipts and tests may match on.
 * Foreign errors (OSError, cbor2, cryptography, …) are mapped once, where they enter.
+* What an error says may have come from the wire. It is one line of printable characters, whatever
+  it was made from: no terminal and no log takes an order from it.
 * Nothing in here prints or exits: the command lines do that, in one place each.
 
 Families, by fault:
@@ -27,6 +29,29 @@ from contextlib import contextmanager
 from typing import Any, ClassVar
 
 
+def printable(text: str) -> str:
+    """``text`` on one line: white space becomes a space, any other unprintable a question mark.
+
+    Unprintable are control characters (escape sequences begin with one), those that change the
+    direction of writing, line separators, surrogates, and what Unicode has not assigned.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)
+
+
+def printable_data(value: Any) -> Any:
+    """``value`` with every text in it `printable`; what is no text or container stays as it is."""
+    match value:
+        case str():
+            return printable(value)
+        case dict():
+            return {printable_data(key): printable_data(item) for key, item in value.items()}
+        case list() | tuple():
+            return [printable_data(item) for item in value]
+    return value
+
+
 class FirmledgerError(Exception):
     """Base of all errors. ``exit_code`` is what a command line ends with (2 = wrong usage)."""
 
@@ -35,11 +60,8 @@ class FirmledgerError(Exception):
 
     def __init__(self, reason: str, what: str, why: str, fix: str, **data: Any) -> None:
         """``reason``: stable kebab-case id; ``what``/``why``/``fix``: a clause each."""
-        super().__init__(f"{what} / {why} / {fix}")
-        self.reason = reason
-        self.what = what
-        self.why = why
-        self.fix = fix
+        self.reason, self.what, self.why, self.fix = map(printable, (reason, what, why, fix))
+        super().__init__(f"{self.what} / {self.why} / {self.fix}")
         self.data = data
 
     def as_dict(self) -> dict[str, Any]:
@@ -50,7 +72,7 @@ class FirmledgerError(Exception):
             "what": self.what,
             "why": self.why,
             "fix": self.fix,
-            **({"data": self.data} if self.data else {}),
+            **({"data": printable_data(self.data)} if self.data else {}),
         }
 
 

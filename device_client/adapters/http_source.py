@@ -2,9 +2,11 @@
 
 Rules:
 
-* Every answer is read up to a maximum and no further, and within a deadline: a slow drip ends as
-  surely as an endless body. Redirects are not followed; a compressed body is not asked for.
-* Whatever goes wrong on the wire is `Unreachable`, and the next registry is tried.
+* Every answer is read up to a maximum and no further. A deadline stands over the whole exchange
+  once connected, headers and trailers included (`_Watch`): nothing that a registry drips holds the
+  device longer. Redirects are not followed; a compressed body is not asked for.
+* Whatever goes wrong on the wire is `Unreachable`, and the next registry is tried. Whether an
+  answer is true is not known here: who finds that it is not asks the others by `each`.
 * TLS with the system's trust store where the address says https. Nothing that is believed rests on
   it: it hides what a device runs, and keeps strangers from wasting its time.
 
@@ -15,13 +17,15 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 from urllib.parse import urlencode, urlsplit
 
-from device_client.ports import Question
+from device_client.ports import Question, Source
 from protocol.bundle import MEDIA_TYPE
 from protocol.errors import FirmledgerError, Misuse, Refused, Unreachable
 from protocol.ids import Digest
@@ -29,7 +33,7 @@ from protocol.ids import Digest
 TIMEOUT = 20
 """Seconds without a byte after which a connection is given up."""
 DEADLINE = 120
-"""Seconds that an answer other than a payload may take in all, waiting not counted."""
+"""Seconds that an answer may take in all, waiting and the bytes of a payload not counted."""
 SLOWEST = 1024
 """Bytes per second, on average, below which a download is given up after `PATIENCE` seconds."""
 PATIENCE = 30
@@ -51,9 +55,11 @@ class HttpSource:
                 "no registry is configured",
                 "name one with `init --registry URL`, or install from a file",
             )
-        self._registries = [_checked(address) for address in registries]
+        self._registries = [require_address(address) for address in registries]
         self._timeout = timeout
         self._seen: dict[str, tuple[str, bytes]] = {}
+        alone = len(registries) == 1
+        self._each = (self,) if alone else tuple(HttpSource([r], timeout) for r in registries)
 
     def poll(self, question: Question, maximum: int) -> bytes:
         """The bundle for this device; the last one again where the registry says it still holds."""
@@ -89,7 +95,7 @@ class HttpSource:
         def post(registry: str) -> None:
             headers = {"Content-Type": "application/cose"}
             with self._request(registry, "POST", "/v1/receipts", receipt, headers) as answer:
-                body = _bounded(answer, _PROBLEM_BYTES, time.monotonic() + DEADLINE)
+                body = _bounded(answer, _PROBLEM_BYTES)
                 if 400 <= answer.status < 500 and answer.status not in (408, 425, 429):
                     raise _problem(Refused, "receipt-not-taken", registry, answer.status, body)
                 _require(answer.status in (200, 201, 202), registry, answer.status, body)
@@ -101,7 +107,7 @@ class HttpSource:
 
         def get(registry: str) -> bytes | None:
             with self._request(registry, "GET", f"/v1/receipts/{leaf.hex()}") as answer:
-                body = _bounded(answer, maximum, time.monotonic() + DEADLINE)
+                body = _bounded(answer, maximum)
                 if answer.status in (202, 404):
                     return None
                 _require(answer.status == 200, registry, answer.status, body)
@@ -109,15 +115,19 @@ class HttpSource:
 
         return self._first(get)
 
+    def each(self) -> Sequence[Source]:
+        """The registries one by one."""
+        return self._each
+
     # -- one registry ----------------------------------------------------------------------------
 
     def _first(self, ask: Callable[[str], _T]) -> _T:
-        """The first answer of any registry; the first registry's error if none answers."""
+        """The first answer of any registry; the first one's error if all refuse or are gone."""
         problem: FirmledgerError | None = None
         for registry in self._registries:
             try:
                 return ask(registry)
-            except Unreachable as error:
+            except (Unreachable, Refused) as error:
                 problem = problem or error
         assert problem is not None  # noqa: S101 - there is at least one registry
         raise problem
@@ -128,7 +138,7 @@ class HttpSource:
         if etag:
             headers["If-None-Match"] = etag
         with self._request(registry, "GET", path, None, headers, wait) as answer:
-            fresh = _bounded(answer, maximum, time.monotonic() + DEADLINE + wait)
+            fresh = _bounded(answer, maximum)
             if answer.status == 304 and etag:
                 return body
             _require(answer.status == 200, registry, answer.status, fresh)
@@ -140,17 +150,15 @@ class HttpSource:
         path = f"/v1/blobs/{digest.hex()}"
         with self._request(registry, "GET", path, None, headers) as answer:
             if answer.status not in (200, 206):
-                _require(False, registry, answer.status, _bounded(answer, _PROBLEM_BYTES, None))
+                _require(False, registry, answer.status, _bounded(answer, _PROBLEM_BYTES))
             start = _start(answer, registry, offset)
             since, got = time.monotonic(), 0
             while start < size:
+                answer.watch.allow(since + max(PATIENCE, got / SLOWEST))
                 piece = answer.read1(min(_PIECE, size - start))
                 if not piece:
                     raise _gone(registry, f"it stopped after {start} of {size} bytes")
                 got += len(piece)
-                seconds = time.monotonic() - since
-                if seconds > PATIENCE and got / seconds < SLOWEST:
-                    raise _gone(registry, f"it sends {got / seconds:.0f} bytes a second")
                 if start + len(piece) > offset:
                     yield piece[max(0, offset - start) :]
                 start += len(piece)
@@ -164,25 +172,98 @@ class HttpSource:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         wait: int = 0,
-    ) -> Iterator[http.client.HTTPResponse]:
-        url = urlsplit(registry)
-        kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
-        host = url.hostname or ""
-        connection = kind(host, url.port, timeout=self._timeout + wait)
+    ) -> Iterator[_Answer]:
         sent = {"Accept-Encoding": "identity", "User-Agent": "firmledger-device", **(headers or {})}
+        connection: http.client.HTTPConnection | None = None
+        watch: _Watch | None = None
         try:
-            connection.request(method, url.path.rstrip("/") + path, body, sent)
-            yield connection.getresponse()
-        except (OSError, http.client.HTTPException) as error:
+            connection, base = _connection(registry, self._timeout + wait)
+            connection.connect()
+            watch = _Watch(connection.sock, time.monotonic() + DEADLINE + wait)
+            connection.request(method, base + path, body, sent)
+            yield _Answer(connection.getresponse(), watch)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            if watch is not None and watch.over:
+                raise _slow() from error
             raise _gone(registry, _said(error)) from error
         finally:
-            connection.close()
+            if watch is not None:
+                watch.end()
+            if connection is not None:
+                connection.close()
 
 
-def _checked(address: str) -> str:
+class _Watch:
+    """Shuts a connection down when its time is over, whatever is waited for on it just then."""
+
+    def __init__(self, connection: socket.socket, until: float) -> None:
+        """``until``: by the monotonic clock."""
+        self.over = False
+        self._connection, self._until, self._ended = connection, until, False
+        self._changed = threading.Condition()
+        threading.Thread(target=self._run, name="watch", daemon=True).start()
+
+    def allow(self, until: float) -> None:
+        """Move the deadline; one that has passed stays passed."""
+        with self._changed:
+            sooner, self._until = until < self._until, until
+            if sooner:
+                self._changed.notify()
+
+    def end(self) -> None:
+        """The exchange is over; the connection is left alone from now on."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify()
+
+    def _run(self) -> None:
+        with self._changed:
+            while not self._ended:
+                left = self._until - time.monotonic()
+                if left <= 0:
+                    self.over = True
+                    break
+                self._changed.wait(left)
+            if self.over:
+                # Not the TLS socket's own method: it would forget its keys under the reader's feet.
+                with suppress(OSError):
+                    socket.socket.shutdown(self._connection, socket.SHUT_RDWR)
+
+
+class _Answer:
+    """A registry's answer under a watch: what was cut off by it is never taken for a whole."""
+
+    def __init__(self, answer: http.client.HTTPResponse, watch: _Watch) -> None:
+        """Its headers were read; they may be half of what was to come."""
+        self._answer, self.watch = answer, watch
+        self.status, self.headers = answer.status, answer.headers
+        self._require_time()
+
+    def read1(self, maximum: int) -> bytes:
+        """Some bytes of the body, none at its end; `Unreachable` once the time is over."""
+        piece = self._answer.read1(maximum)
+        self._require_time()
+        return piece
+
+    def _require_time(self) -> None:
+        if self.watch.over:
+            raise _slow()
+
+
+def _connection(registry: str, timeout: float) -> tuple[http.client.HTTPConnection, str]:
+    """A connection, not open yet, and the path below which the registry lies."""
+    url = urlsplit(registry)
+    kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
+    return kind(url.hostname or "", url.port, timeout=timeout), url.path.rstrip("/")
+
+
+def require_address(address: str) -> str:
+    """The address, if a registry can be asked there; `Misuse` otherwise. Nothing is looked up."""
     try:
         url = urlsplit(address)
         good = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+        good = good and address.isascii() and address.isprintable() and " " not in address
+        (url.hostname or "").encode("idna")  # labels that are empty, or too long for any name
     except ValueError:
         good = False
     if not good or url.query or url.fragment or url.username:
@@ -190,13 +271,13 @@ def _checked(address: str) -> str:
             "registry-address",
             "registry refused",
             f"{address[:80]!r} is no http or https address",
-            "give one like https://updates.example.org",
+            "give one like https://updates.example.org, in ASCII",
         )
     return address
 
 
-def _bounded(answer: http.client.HTTPResponse, maximum: int, deadline: float | None) -> bytes:
-    """The whole body; `Unreachable` if it is longer than ``maximum`` or takes too long."""
+def _bounded(answer: _Answer, maximum: int) -> bytes:
+    """The whole body; `Unreachable` if it is longer than ``maximum``."""
     body = bytearray()
     while piece := answer.read1(min(64 * 1024, maximum + 1 - len(body))):
         body += piece
@@ -207,14 +288,10 @@ def _bounded(answer: http.client.HTTPResponse, maximum: int, deadline: float | N
                 f"it has more than {maximum} bytes",
                 "ask another registry",
             )
-        if deadline is not None and time.monotonic() > deadline:
-            raise Unreachable(
-                "slow-answer", "answer refused", "it took too long", "ask another registry"
-            )
     return bytes(body)
 
 
-def _start(answer: http.client.HTTPResponse, registry: str, offset: int) -> int:
+def _start(answer: _Answer, registry: str, offset: int) -> int:
     """At which byte of the payload the body begins."""
     if answer.status == 200:
         return 0
@@ -251,6 +328,10 @@ def _gone(registry: str, why: str) -> Unreachable:
     return Unreachable(
         "unreachable", f"{registry} gave no answer", why, "check address and network, try again"
     )
+
+
+def _slow() -> Unreachable:
+    return Unreachable("slow-answer", "answer refused", "it took too long", "ask another registry")
 
 
 def _said(error: Exception) -> str:

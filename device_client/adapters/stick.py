@@ -5,11 +5,11 @@ docs/spec/bundle.md has the layout. Nothing of it is trusted; lengths are checke
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from device_client.adapters.directory import mapped
-from device_client.ports import Question
+from device_client.ports import Question, Source
 from protocol.bundle import STICK_PREFIX_BYTES, read_stick_prefix
 from protocol.errors import Malformed, Unreachable, Untrusted
 from protocol.ids import Digest
@@ -62,6 +62,10 @@ class StickSource:
     def acknowledgement(self, leaf: Digest, maximum: int) -> bytes | None:
         """A stick brings no acknowledgements."""
         raise _no_registry()
+
+    def each(self) -> Sequence[Source]:
+        """There is one stick."""
+        return (self,)
 
 
 def _no_registry() -> Unreachable:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
@@ -17,7 +17,7 @@ from device_client.core.book import Book
 from device_client.core.machine import State as MachineState
 from device_client.core.trust import TrustState
 from device_client.core.types import Surroundings, Verdict
-from device_client.ports import Question
+from device_client.ports import Question, Source
 from protocol import cose, ledger, manifest, payload
 from protocol.bundle import Acknowledgement, Anchor, Bundle, Fresh, Static, assemble
 from protocol.digests import inclusion_proof, leaf_hash, merkle_root, sha256
@@ -232,7 +232,7 @@ class Chain:
 @dataclass
 class Registry:
     """Implements `Source`. ``piece``: bytes per piece of a payload; ``cut_after``: bytes after
-    which a download breaks off, once. ``down``: nothing answers."""
+    which a download breaks off, once. ``down``: nothing answers. ``others``: asked after it."""
 
     chain: Chain
     piece: int = 1 << 16
@@ -242,6 +242,7 @@ class Registry:
     asked: list[tuple[int, int]] = field(default_factory=list)
     offered: int | None = None
     withhold: bool = False
+    others: tuple[Registry, ...] = ()
 
     def poll(self, question: Question, maximum: int) -> bytes:
         self._require_up()
@@ -283,6 +284,9 @@ class Registry:
                 fresh = self.chain.fresh(release_id)
                 return Acknowledgement(index, len(log), path, fresh).encode()
         return None
+
+    def each(self) -> Sequence[Source]:
+        return (self, *self.others)
 
     def anchor_all(self) -> None:
         """Anchor every receipt that was sent in the log of the release that it names."""

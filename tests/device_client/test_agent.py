@@ -18,10 +18,10 @@ from device_client.core.machine import Stage
 from device_client.core.policy import Hold, Leave, Mode, Policy, Window
 from device_client.core.slots import Standing
 from device_client.core.types import Surroundings, Verdict
-from protocol.bundle import Bundle
+from protocol.bundle import Bundle, Static
 from protocol.digests import sha256
 from protocol.errors import FirmledgerError, LocalFault, Malformed, Refused, Unreachable, Untrusted
-from protocol.ids import Digest, Version
+from protocol.ids import Digest, ProductId, Version
 from protocol.ledger import Status
 from protocol.receipt import Outcome
 from protocol.records import Phase, SigningKey
@@ -338,6 +338,94 @@ def test_a_contradiction_in_an_acknowledgement_freezes_too() -> None:
     agent = top.agent()
     agent.start()
     assert agent.book.state.stage is Stage.FROZEN
+
+
+# -- several registries ----------------------------------------------------------------------------
+
+
+def broken(data: bytes) -> bytes:
+    return data[:-1] + bytes([data[-1] ^ 1])
+
+
+def truth(top: BenchTop, static: Static | None = None, **of: object) -> bytes:
+    """What an honest registry answers; ``of``: whose seals it shows."""
+    chain = top.registry.chain
+    fresh = chain.fresh(1, **of)  # type: ignore[arg-type]
+    return Bundle(fresh, static or chain.releases[1][0].static).encode()
+
+
+STRANGE = make(b"x", "1.0.0", product=ProductId(bytes(range(32))))
+
+
+FIRST: dict[str, Callable[[BenchTop], bytes]] = {
+    "garbage": lambda top: bytes(50),
+    "a changed record": lambda top: broken(truth(top)),
+    "sealed by strangers": lambda top: truth(top, group=sealed.validators(4, start=50)),
+    "another product": lambda top: truth(top, STRANGE.static),
+}
+
+
+def two_registries(first: Callable[[BenchTop], bytes]) -> tuple[BenchTop, Registry]:
+    """A device whose first registry answers polls with ``first``, and the second one."""
+    top = released()
+    data, second = first(top), Registry(top.registry.chain)
+    top.registry.others = (second,)
+    answering(top, lambda _: data)
+    return top, second
+
+
+@pytest.mark.parametrize("how", FIRST)
+def test_a_first_registry_that_lies_does_not_hide_the_second(how: str) -> None:
+    top, _ = two_registries(FIRST[how])
+    agent = top.agent()
+    assert agent.update().outcome == Outcome.CONFIRMED
+    assert top.runs() == image_of("1.0.0")
+    assert [line.what for line in agent.book.history] == [Outcome.CONFIRMED]
+
+
+def test_a_first_registry_with_an_old_proof_does_not_hide_the_second() -> None:
+    top, _ = two_registries(truth)
+    top.registry.chain.tick(10_000)
+    top.clock.advance(10_000)
+    assert top.agent().update().outcome == Outcome.CONFIRMED
+
+
+@pytest.mark.parametrize("how", FIRST)
+def test_where_no_registry_does_better_the_first_ones_error_is_told(how: str) -> None:
+    top, second = two_registries(FIRST[how])
+    second.down = True
+    alone, _ = two_registries(FIRST[how])
+    alone.registry.others = ()
+    assert refusal(top).reason == refusal(alone).reason != "unreachable"
+    assert [line.what for line in top.agent().book.history] == ["refused"]
+
+
+def test_a_contradiction_at_one_registry_is_not_passed_over_for_another() -> None:
+    top = released()
+    top.registry.withhold = True
+    top.agent().update()
+    top.registry.withhold = False
+    chain = top.registry.chain
+    top.registry.others = (Registry(chain),)
+    twin = Bundle(chain.fresh(1, extra=7), chain.releases[1][0].static).encode()
+    answering(top, lambda data: twin)
+    assert refusal(top).reason == "equivocation"
+    assert top.agent().book.state.stage is Stage.FROZEN
+
+
+def test_a_first_registry_with_false_acknowledgements_does_not_hide_the_second() -> None:
+    top = released()
+    agent = top.agent()
+    agent.update()
+    agent.deliver()
+    top.registry.anchor_all()
+    top.registry.others = (Registry(top.registry.chain),)
+    for lie in (b"\x00" * 10, None):
+        top.registry.acknowledgement = lambda leaf, maximum, lie=lie: lie  # type: ignore[method-assign,misc]
+        kept = top.agent().book
+        assert top.agent().deliver() == 0
+        assert kept.queue and top.agent().book.queue == ()
+        top.agent()._memory.commit(kept)
 
 
 # -- what the ledger does not allow ----------------------------------------------------------------

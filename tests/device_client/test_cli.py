@@ -189,6 +189,49 @@ def test_init_refuses_a_second_time_and_keeps_the_key_when_forced(shop: Shop) ->
     assert shop.init("--force")["device_id"] == first["device_id"]
 
 
+def test_init_takes_nothing_from_a_device_at_work(shop: Shop) -> None:
+    from device_client.home import open_device
+
+    shop.init()
+    before = tree(shop.folder / "dev")
+    with open_device(shop.folder / "dev"):
+        assert shop.init("--force", code=1)["error"]["reason"] == "in-use"
+        assert tree(shop.folder / "dev") == before
+    shop.run("status")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--registry", "ftp://x"),
+        ("--registry", f"http://{'a' * 70}.example"),
+        ("--registry", "http://127.0.0.1/\N{LATIN SMALL LETTER U WITH DIAERESIS}"),
+        ("--registry", "http://h/a b"),
+        ("--window", "some day"),
+        ("--timezone", "Nowhere/Atall"),
+        ("--hardware", "-1"),
+    ],
+)
+def test_init_checks_its_words_before_it_takes_anything(
+    shop: Shop, option: str, value: str
+) -> None:
+    assert shop.init(option, value, code=2)["error"]["family"] == "misuse"
+    assert not (shop.folder / "dev").exists()
+    shop.init()
+    before = tree(shop.folder / "dev")
+    shop.init("--force", option, value, code=2)
+    assert tree(shop.folder / "dev") == before
+
+
+def test_init_checks_the_addresses_in_the_trust_file(shop: Shop) -> None:
+    data = json.loads((shop.folder / "trust.json").read_text())
+    data["registries"] = ["ftp://x"]
+    (shop.folder / "trust.json").write_text(json.dumps(data))
+    arguments = ("--trust", str(shop.folder / "trust.json"), "--hardware", "2")
+    assert shop.run("init", *arguments, code=2)["error"]["reason"] == "registry-address"
+    assert not (shop.folder / "dev").exists()
+
+
 @pytest.mark.parametrize(
     ("file", "data"),
     [

@@ -191,6 +191,97 @@ def test_a_slow_drip_is_left(serve: Callable[..., str], monkeypatch: pytest.Monk
         fetched(HttpSource([serve(drip)]))
 
 
+def held(*start: bytes, then: bytes) -> Odd:
+    """A registry that says ``start``, and then the same few bytes again and again."""
+
+    def odd(handler: BaseHTTPRequestHandler) -> bool:
+        handler.close_connection = True
+        try:
+            handler.wfile.write(b"".join(start))
+            for _ in range(1000):
+                handler.wfile.write(then)
+                time.sleep(0.005)
+        except OSError:
+            pass
+        return True
+
+    return odd
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+HOLDING = {
+    "status line": held(then=b"H"),
+    "header drip": held(OK, b"X-Long: ", then=b"x"),
+    "many headers": held(OK, then=b"X: y\r\n"),
+    "continue for ever": held(then=b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "headers of continue": held(b"HTTP/1.1 100 Continue\r\n", then=b"X: y\r\n"),
+    "chunk size drip": held(OK, b"Transfer-Encoding: chunked\r\n\r\n1;", then=b"x"),
+    "trailers for ever": held(
+        OK, b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n", then=b"X: y\r\n"
+    ),
+    "closing": held(OK, b"Connection: close\r\n\r\n", then=b"x"),
+}
+
+
+@pytest.mark.parametrize("how", HOLDING)
+def test_no_registry_holds_a_device(
+    serve: Callable[..., str], monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Each ends after five seconds by itself, and then in another way: who waits has lost."""
+    monkeypatch.setattr(http_source, "DEADLINE", 0.2)
+    monkeypatch.setattr(http_source, "PATIENCE", 0.2)
+    monkeypatch.setattr(http_source, "SLOWEST", 10**6)
+    source = HttpSource([serve(HOLDING[how])])
+    acts: list[Callable[[], object]] = [
+        lambda: source.poll(QUESTION, MAX_BUNDLE_BYTES),
+        lambda: fetched(source),
+        lambda: source.send(b"receipt"),
+        lambda: source.acknowledgement(DIGEST, 10**6),
+    ]
+    for act in acts:
+        with pytest.raises(Unreachable) as caught:
+            act()
+        assert caught.value.reason == "slow-answer"
+
+
+def test_a_slow_payload_is_left(serve: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_source, "PATIENCE", 0.2)
+    monkeypatch.setattr(http_source, "SLOWEST", 10**6)
+    with pytest.raises(Unreachable) as caught:
+        fetched(HttpSource([serve(drip)]))
+    assert caught.value.reason == "slow-answer"
+
+
+def test_a_payload_may_take_longer_than_an_answer(
+    serve: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_source, "DEADLINE", 0.2)
+
+    def steady(handler: BaseHTTPRequestHandler) -> bool:
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(MADE.payload)))
+        handler.end_headers()
+        for at in range(0, len(MADE.payload), 100_000):
+            handler.wfile.write(MADE.payload[at : at + 100_000])
+            time.sleep(0.05)
+        return True
+
+    assert fetched(HttpSource([serve(steady)])) == MADE.payload
+
+
+def test_what_the_wire_library_cannot_say_is_an_error_of_ours() -> None:
+    class Late(HttpSource):
+        """A registry whose address went bad after it was looked at."""
+
+        def __init__(self, address: str) -> None:
+            super().__init__(["http://127.0.0.1:1"])
+            self._registries = [address]
+
+    for address in (f"http://{'a' * 70}.example", "http://127.0.0.1:1/\N{SNOWMAN}", "http://h:x"):
+        with pytest.raises(Unreachable):
+            Late(address).poll(QUESTION, MAX_BUNDLE_BYTES)
+
+
 def test_silence_is_left() -> None:
     import socket
 
@@ -227,6 +318,28 @@ def test_receipts_that_are_not_taken(
         HttpSource([serve(plain(status, PROBLEM))]).send(b"receipt")
 
 
+def test_a_receipt_that_one_registry_does_not_take_goes_to_the_next(
+    serve: Callable[..., str],
+) -> None:
+    taken: list[str] = []
+
+    def note(handler: BaseHTTPRequestHandler) -> bool:
+        taken.append(handler.path)
+        return False
+
+    HttpSource([serve(plain(422, PROBLEM)), serve(note)]).send(b"receipt")
+    assert taken == ["/v1/receipts"]
+
+
+def test_registries_can_be_asked_one_by_one(serve: Callable[..., str]) -> None:
+    good = serve()
+    liar, honest = HttpSource([serve(plain(200, b"lies")), good]).each()
+    assert liar.poll(QUESTION, MAX_BUNDLE_BYTES) == b"lies"
+    assert honest.poll(QUESTION, MAX_BUNDLE_BYTES) != b"lies"
+    alone = HttpSource([good])
+    assert alone.each() == (alone,)
+
+
 def test_an_acknowledgement_longer_than_allowed_is_left(serve: Callable[..., str]) -> None:
     with pytest.raises(Unreachable):
         HttpSource([serve(plain(200, b"x" * 101))]).acknowledgement(DIGEST, 100)
@@ -234,7 +347,11 @@ def test_an_acknowledgement_longer_than_allowed_is_left(serve: Callable[..., str
 
 @pytest.mark.parametrize(
     "address",
-    ["", "ftp://x", "http://", "x", "http://a?b", "http://u:p@h", "http://h:0", "http://h:x"],
+    [
+        *("", "ftp://x", "http://", "x", "http://a?b", "http://u:p@h", "http://h:0", "http://h:x"),
+        *(f"http://{'a' * 70}.example", "http://a..b", "http://h/\N{SNOWMAN}", "http://h/a b"),
+        *("http://h/\x7f", "http://[::1", "http://h\x00"),
+    ],
 )
 def test_addresses_that_are_none(address: str) -> None:
     with pytest.raises(Misuse):
@@ -244,3 +361,19 @@ def test_addresses_that_are_none(address: str) -> None:
 def test_no_registry_at_all() -> None:
     with pytest.raises(Misuse):
         HttpSource([])
+
+
+def test_a_registry_gives_the_terminal_no_orders(serve: Callable[..., str]) -> None:
+    order = b'{"reason": "\\u001b[2J", "why": "\\u001b]0;all is well\\u0007"}'
+
+    def status_line(handler: BaseHTTPRequestHandler) -> bool:
+        handler.wfile.write(b"HTTP/1.1 2\x1b[31m0 \x1b[2J\r\n\r\n")
+        handler.close_connection = True
+        return True
+
+    for odd in (plain(404, order), status_line):
+        source = HttpSource([serve(odd)])
+        for act in (lambda s=source: s.poll(QUESTION, 1000), lambda s=source: s.send(b"r")):
+            with pytest.raises(FirmledgerError) as caught:
+                act()  # type: ignore[no-untyped-call]
+            assert str(caught.value).isprintable() and caught.value.why.isprintable()

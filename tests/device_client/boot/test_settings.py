@@ -81,6 +81,10 @@ def test_a_real_board_is_adopted_only_with_the_image_it_runs(shop: Shop, right: 
     assert (shop.folder / "slot-a").read_bytes() == before
     if right:
         assert shop.run("status")["slots"]["a"]["holds"] == "good"
+        image.write_bytes(OLD[:-1] + b"?")
+        error = shop.init(*arguments, "--force", code=1)["error"]
+        assert error["reason"] == "another-image"
+        assert shop.run("status")["slots"]["a"]["holds"] == "good"  # what it knew, it still knows
     else:
         assert document["error"]["reason"] == "another-image"
         assert shop.run("status", code=1)["error"]["reason"] == "not-set-up"
