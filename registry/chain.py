@@ -25,6 +25,7 @@ from protocol.ids import Address, Hash
 from protocol.ledger import Reason
 from protocol.records import Device, Ledger, Product, State, Terms
 from registry.artifact import artifact
+from registry.depth import restore_limit
 from registry.headers import header_bytes, receipts_root, root_in
 from registry.node import (
     Node,
@@ -41,6 +42,8 @@ from registry.signer import transaction
 
 if TYPE_CHECKING:
     from registry.embedded import EmbeddedLedger
+
+restore_limit()  # which a library that web3 loads raises for the whole process
 
 NOWHERE = Address(bytes(20))
 SPAN = 5_000  # blocks asked for at once

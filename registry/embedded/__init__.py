@@ -10,19 +10,10 @@ A transaction's way: `rpc` -> `admission` -> `pool` -> `ledger` (stamps) -> `exe
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from registry.depth import restore_limit
 from registry.embedded.home import Home
 from registry.embedded.ledger import Clock, EmbeddedLedger, Head
 
-if TYPE_CHECKING:
-    from registry.embedded.provider import InProcessProvider
+__all__ = ["Clock", "EmbeddedLedger", "Head", "Home"]
 
-__all__ = ["Clock", "EmbeddedLedger", "Head", "Home", "provider"]
-
-
-def provider(ledger: EmbeddedLedger) -> InProcessProvider:
-    """A web3 provider on ``ledger``; imported here, for web3 takes more than a second to load."""
-    from registry.embedded.provider import InProcessProvider
-
-    return InProcessProvider(ledger)
+restore_limit()  # which py-evm raises for the whole process; see `registry.depth`

@@ -31,6 +31,7 @@ _UNREADABLE = (
     ValueError,
     TypeError,
     IndexError,
+    RecursionError,  # lists in lists in lists
 )
 
 

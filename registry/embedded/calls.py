@@ -19,6 +19,7 @@ from eth.vm.spoof import SpoofTransaction
 from eth_utils.exceptions import ValidationError
 
 from protocol.errors import LedgerRefused, Refused
+from registry.depth import deeply
 from registry.embedded.execution import Nodes, Surroundings, new_state
 from registry.embedded.sealing import BLOCK_GAS
 
@@ -114,7 +115,7 @@ def _execute(
             "allow more gas",
         )
     try:
-        computation = state.apply_transaction(transaction)
+        computation = deeply(lambda: state.apply_transaction(transaction))
     except ValidationError as refusal:
         raise Refused(
             "cannot-execute", "call refused", str(refusal), "check the sender's funds and the value"

@@ -32,6 +32,7 @@ from eth_utils.exceptions import ValidationError
 
 from protocol.errors import FirmledgerError
 from protocol.ids import Address, Hash
+from registry.depth import deeply
 from registry.embedded.pool import Pending
 from registry.embedded.sealing import BASE_FEE, BLOCK_GAS, DIFFICULTY, MIX_HASH
 
@@ -147,6 +148,12 @@ def run_block(
 
     After a transaction that does not fit or cannot run, its sender's later ones wait.
     """
+    return deeply(lambda: _run_block(nodes, root, around, candidates))
+
+
+def _run_block(
+    nodes: Nodes, root: bytes, around: Surroundings, candidates: Iterable[Pending]
+) -> BlockRun:
     state, run = new_state(nodes, root, around), BlockRun()
     receipts: list[Any] = []
     held: set[Address] = set()

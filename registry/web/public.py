@@ -15,6 +15,7 @@ from protocol.errors import Malformed, Unreachable
 from protocol.ids import Version
 from registry.assembly import Registry
 from registry.catalogue import ReleaseEntry
+from registry.depth import shallow
 from registry.web import models, views
 from registry.web.requests import MAX_BODY, Here, ThisProduct, small_body
 
@@ -108,7 +109,7 @@ async def rpc(request: Request, registry: Here) -> Response:
             "ask the node that /v1/status names",
         )
     try:
-        asked = json.loads(await small_body(request, MAX_BODY))
+        asked = json.loads(shallow(await small_body(request, MAX_BODY)))
     except (ValueError, RecursionError) as fault:
         raise Malformed(
             "not-json", "request refused", "its body is not JSON", "send a JSON-RPC request"

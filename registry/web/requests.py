@@ -1,4 +1,4 @@
-"""What requests pass: the bound on their body, the registry meant, the operator's token."""
+"""What requests pass: the bounds on their body, the registry meant, the operator's token."""
 
 from __future__ import annotations
 
@@ -10,13 +10,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from protocol.errors import Malformed
 from protocol.ids import ProductId
 from registry.assembly import Registry
+from registry.depth import Nesting
 from registry.web.errors import problem, unauthorized
 
 MAX_BODY = 1 << 20
+_BINARY = ("/v1/receipts",)
 
 
 class BodyLimit:
     """Refuses bodies beyond a limit: by their announced length, or as soon as they pass it.
+
+    So it does with JSON that is nested too deep, before anything parses it and whoever sent it:
+    every body counts as JSON but on the paths in `_BINARY`.
 
     Uploads of blobs are bounded by the store instead, which knows its own limit.
     """
@@ -33,24 +38,33 @@ class BodyLimit:
         if not announced.isdigit() or int(announced) > self._limit:
             await problem(self._oversized())(scope, receive, send)
             return
+        nesting = None if scope["path"] in _BINARY else Nesting()
         received, answered = 0, False
+        refusal: Malformed | None = None
 
         async def bounded() -> Message:
-            nonlocal received
+            nonlocal received, refusal
             message = await receive()
-            received += len(message.get("body", b""))
-            if received > self._limit:
-                raise self._oversized()
+            piece = message.get("body", b"")
+            received += len(piece)
+            try:
+                if received > self._limit:
+                    raise self._oversized()
+                if nesting is not None:
+                    nesting.take(piece)
+            except Malformed as found:
+                refusal = found
+                raise
             return message
 
         async def truthful(message: Message) -> None:
             """What reads the body takes our refusal for a body it cannot read: say what it was."""
             nonlocal answered
-            if received <= self._limit:
+            if refusal is None:
                 await send(message)
             elif not answered:
                 answered = True
-                await problem(self._oversized())(scope, receive, send)
+                await problem(refusal)(scope, receive, send)
 
         await self._app(scope, bounded, truthful)
 

@@ -325,7 +325,7 @@ def test_terms_are_read_strictly(place: Place, http: TestClient, operator: dict[
 def test_bodies_that_are_no_json_or_too_long(http: TestClient, operator: dict[str, str]) -> None:
     where = "/v1/products/thermostat/fleet"
     refused(http.post(where, content=b"{", headers=operator), 400, "bad-request")
-    refused(http.post(where, content=b"[" * 5000, headers=operator), 400, "bad-request")
+    refused(http.post(where, content=b"[" * 5000, headers=operator), 400, "too-deep")
     refused(http.post(where, content=b"x" * (MAX_BODY + 1), headers=operator), 413, "oversized")
     pieces = (b"x" * 65536 for _ in range(MAX_BODY // 65536 + 1))  # without a content-length
     refused(http.post(where, content=pieces, headers=operator), 413, "oversized")
