@@ -66,6 +66,11 @@ def test_a_full_disk_shows_before_anything_is_made(
     assert list(kept.iterdir()) == []
 
 
+def heeding_interrupts() -> None:
+    """A shell starts its background jobs with interrupts ignored, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_a_story_cut_short_leaves_nothing_behind(tmp_path: Path, sent: signal.Signals) -> None:
     process = subprocess.Popen(
@@ -74,6 +79,7 @@ def test_a_story_cut_short_leaves_nothing_behind(tmp_path: Path, sent: signal.Si
         stderr=subprocess.PIPE,
         text=True,
         env={"PYTHONPATH": str(ROOT), "PATH": os.defpath, "TMPDIR": str(tmp_path)},
+        preexec_fn=heeding_interrupts,
     )
     try:
         assert process.stdout is not None
