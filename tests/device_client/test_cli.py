@@ -384,6 +384,15 @@ def test_a_reader_that_went_away_is_no_traceback(shop: Shop) -> None:
     shop.init()
     assert ended(shop, "status | true")[1] == ""
     assert ended(shop, "status >&-") == (0, "")
+    assert ended(shop, "install nowhere 2> /dev/full") == (2, "")
+    assert ended(shop, "install nowhere 2>&-") == (2, "")
+
+
+def test_without_anybody_to_ask_an_update_waits(shop: Shop) -> None:
+    shop.init("--mode", "ask")
+    stick = shop.stick(shop.release("1.0.0"), 1)
+    assert ended(shop, f"install {stick} <&-") == (0, "")
+    assert shop.run("status")["state"] == "waiting"
 
 
 @pytest.mark.parametrize("command", ["check", "update", "status", "doctor", "confirm", "rollback"])
