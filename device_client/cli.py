@@ -1,7 +1,7 @@
 """``firmledger-device``: the device's command line.
 
 Rules: with ``--json`` exactly one JSON document goes to stdout; prose and progress go to stderr.
-Exit 0: done, or nothing to do, or waiting; 1: refused or failed; 2: wrong usage. An error is one
+Exit 0: done, ready, waiting or nothing to do; 1: refused or failed; 2: wrong usage. An error is one
 line, ``error: what / why / what to do``. Heavy modules are loaded by the commands that need them.
 """
 
@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
-import os
 import shlex
 import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from device_client.adapters.boot_backends import BACKENDS
+from device_client.arguments import Command, parser_of
+from device_client.output import document, give, mute, progress, say
 from protocol.errors import FirmledgerError, LocalFault, Misuse
 
 if TYPE_CHECKING:
@@ -27,20 +26,18 @@ if TYPE_CHECKING:
     from device_client.engine import Report
     from device_client.home import Device
 
-Command = Callable[[argparse.Namespace], int]
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        options = _parser().parse_args(given)
+        options = parser_of(COMMANDS).parse_args(given)
         command: Command = options.command
         return command(options)
     except FirmledgerError as error:
         return _fail(error, given)
     except BrokenPipeError:
-        _mute()  # the reader went away, and wants to hear nothing more
+        mute()  # the reader went away, and wants to hear nothing more
         return 1
     except OSError as error:
         why = error.strerror or str(error)
@@ -52,95 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _fail(error: FirmledgerError, given: Sequence[str]) -> int:
     """Tell an error; what was typed says how, for it may not have been understood."""
-    _say(f"error: {error}")
+    say(f"error: {error}")
     if "--json" in given:
         with contextlib.suppress(LocalFault, BrokenPipeError):
-            _print({"error": error.as_dict()})
+            document({"error": error.as_dict()})
     return error.exit_code
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Wrong usage, in the form of all errors."""
-        raise Misuse("usage", "wrong usage", message, f"see `{self.prog} --help`")
-
-    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
-        """The end of ``--help`` and ``--version``: written now, or said to be not."""
-        _write("")
-        super().exit(status, message)
-
-
-class _Version(argparse.Action):
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        """Tell the version that is installed; it is looked up only here."""
-        from importlib.metadata import PackageNotFoundError, version
-
-        try:
-            number = version("firmledger")
-        except PackageNotFoundError:
-            number = "(not installed, run from its sources)"
-        _write(f"{parser.prog} {number}\n")
-        parser.exit()
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="firmledger-device",
-        description="Install only what the ledger proves; boot it on trial; confirm or go back.",
-    )
-    parser.add_argument(
-        "-C", dest="root", metavar="DIR", type=Path, default=Path(), help="the device's directory"
-    )
-    parser.add_argument("--version", action=_Version, nargs=0, help="tell the version, and end")
-    commands = parser.add_subparsers(dest="name", required=True, metavar="COMMAND")
-
-    def add(name: str, command: Command, text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text)
-        sub.add_argument("--json", action="store_true", help="one JSON document on stdout")
-        sub.set_defaults(command=command)
-        return sub
-
-    _add_init(add("init", _init, "set a device up in DIR"))
-    check = add("check", _check, "ask the registry and prove the answer; installs nothing")
-    check.add_argument("--explain", action="store_true", help="tell every step and its verdict")
-    update = add("update", _update, "install what the ledger offers, and report on it")
-    update.add_argument("--yes", action="store_true", help="the owner agrees, and at once")
-    install = add("install", _install, "install from a file (firmledger bundle export)")
-    install.add_argument("file", type=Path, metavar="FILE")
-    install.add_argument("--yes", action="store_true", help="the owner agrees, and at once")
-    run = add("run", _run, "poll and update for ever, as a daemon")
-    run.add_argument("--once", action="store_true", help="one round only")
-    add("status", _status, "what runs here, what was proved, what is queued")
-    add("confirm", _confirm, "vouch for the image on trial")
-    add("rollback", _rollback, "go back to the former image")
-    anew = add("reanchor", _reanchor, "believe the ledger that the maker's recovery keys name")
-    anew.add_argument("file", type=Path, metavar="FILE", help="a statement signed by them")
-    add("doctor", _doctor, "what is open on this device, and how to close it")
-    return parser
-
-
-def _add_init(init: argparse.ArgumentParser) -> None:
-    init.add_argument("--trust", type=Path, required=True, metavar="FILE", help="trust.json")
-    init.add_argument(
-        "--class-key", type=Path, metavar="FILE", help="class keys; default: TRUST.key beside it"
-    )
-    init.add_argument("--registry", action="append", default=[], metavar="URL")
-    init.add_argument("--hardware", type=int, required=True, metavar="N")
-    init.add_argument("--image", type=Path, metavar="FILE", help="what the device runs now")
-    init.add_argument("--mode", choices=("auto", "ask", "manual"), default="auto")
-    init.add_argument("--window", action="append", default=[], metavar="'daily 02:00-04:00'")
-    init.add_argument("--timezone", default="UTC", metavar="ZONE")
-    init.add_argument("--health-check", default="", metavar="CMD", help="exit 0 means healthy")
-    init.add_argument("--health-deadline", type=int, default=60, metavar="SECONDS")
-    init.add_argument("--confirm", choices=("auto", "owner"), default="auto")
-    init.add_argument(
-        "--boot", choices=BACKENDS, default="virtual", help="what boots this device: docs/boot"
-    )
-    init.add_argument("--board", type=Path, metavar="FILE", help="tables of the boot backend")
-    init.add_argument(
-        "--production", action="store_true", help="refuse what is fit for trials only"
-    )
-    init.add_argument("--force", action="store_true", help="start anew; the device key is kept")
 
 
 # -- commands --------------------------------------------------------------------------------------
@@ -181,7 +94,7 @@ def _init(options: argparse.Namespace) -> int:
     )
     device = read_public(options.root)
     text = f"device {device['device_id']} of {trusted.product_name} is set up in {options.root}"
-    _answer(options, {"directory": str(options.root), **device}, text)
+    give(options, {"directory": str(options.root), **device}, text)
     return 0
 
 
@@ -196,9 +109,9 @@ def _check(options: argparse.Namespace) -> int:
         except FirmledgerError as error:
             if options.explain:
                 steps = explain(error=error)
-                _answer(options, {"error": error.as_dict(), "steps": steps}, _listed(steps))
+                give(options, {"error": error.as_dict(), "steps": steps}, _listed(steps))
             if options.explain and options.json:
-                _say(f"error: {error}")
+                say(f"error: {error}")
                 return error.exit_code
             raise
         answer = told(device.agent, report)
@@ -207,7 +120,7 @@ def _check(options: argparse.Namespace) -> int:
             rules = found.reason if found is not None and found.offer is not None else None
             steps = answer["steps"] = explain(rules=rules)
         _deliver(device.agent, answer)
-        _answer(options, answer, "\n".join(filter(None, [_listed(steps), sentence(answer)])))
+        give(options, answer, "\n".join(filter(None, [_listed(steps), sentence(answer)])))
         return _ended(report)
 
 
@@ -236,7 +149,7 @@ def _reanchor(options: argparse.Namespace) -> int:
             "evidence": [header.hex() for header in before.evidence],
         }
         text = f"statement {trust.sequence}: {len(trust.validators)} validators from block"
-        _answer(options, answer, f"{text} {trust.height} on; nothing is believed yet but them")
+        give(options, answer, f"{text} {trust.height} on; nothing is believed yet but them")
         return 0
 
 
@@ -251,7 +164,7 @@ def _install(options: argparse.Namespace) -> int:
 
     stick = StickSource(_file(options.file, "stick file"))
     with _open(options) as device:
-        return _carry_out(options, device, with_source(device, stick, _progress))
+        return _carry_out(options, device, with_source(device, stick, progress))
 
 
 def _carry_out(options: argparse.Namespace, device: Device, agent: Agent) -> int:
@@ -264,14 +177,14 @@ def _carry_out(options: argparse.Namespace, device: Device, agent: Agent) -> int
     try:
         report = agent.update(Leave.NOW if options.yes else Leave.NONE)
         asks = report.hold is not None and report.hold.hold in (Hold.CONSENT, Hold.MANUAL)
-        if asks and not options.json and sys.stdin.isatty() and _agrees(report):
+        if asks and not options.json and _can_ask() and _agrees(report):
             report = agent.update(Leave.NOW)
         answer = told(agent, report)
     finally:
         if agent is not device.agent:
             agent = with_source(device, device.agent.parts.source)
         _deliver(agent, answer)
-    _answer(options, answer, sentence(answer))
+    give(options, answer, sentence(answer))
     return _ended(report)
 
 
@@ -291,7 +204,7 @@ def _run(options: argparse.Namespace) -> int:
                 if isinstance(done, FirmledgerError)
                 else told(device.agent, done)
             )
-            _say(f"error: {done}" if "error" in last else sentence(last))
+            say(f"error: {done}" if "error" in last else sentence(last))
 
         daemon = Daemon(
             device.agent, interval=config.poll_interval, longest=config.longest_interval, tell=tell
@@ -302,9 +215,9 @@ def _run(options: argparse.Namespace) -> int:
             try:
                 daemon.run()
             except KeyboardInterrupt:
-                _say("stopped")
+                say("stopped")
         if options.json:
-            _print(last)
+            document(last)
         return 1 if options.once and "error" in last else 0
 
 
@@ -322,7 +235,7 @@ def _status(options: argparse.Namespace) -> int:
     ]
     if ledger["running_release"] in ("revoked", "halted"):
         lines.append(f"warning   the running release is {ledger['running_release']}")
-    _answer(options, status, "\n".join(lines))
+    give(options, status, "\n".join(lines))
     return 0
 
 
@@ -341,7 +254,7 @@ def _owner(options: argparse.Namespace, act: Callable[[Agent], Report]) -> int:
         report = act(device.agent)
         answer = told(device.agent, report)
         _deliver(device.agent, answer)
-        _answer(options, answer, sentence(answer))
+        give(options, answer, sentence(answer))
         return 0 if report.outcome in ("confirmed", "rolled-back") else _ended(report)
 
 
@@ -356,7 +269,7 @@ def _doctor(options: argparse.Namespace) -> int:
         for check in checks
     ]
     sound = all(check.level != OPEN for check in checks)
-    _answer(options, {"ok": sound, "checks": [asdict(c) for c in checks]}, "\n".join(text))
+    give(options, {"ok": sound, "checks": [asdict(c) for c in checks]}, "\n".join(text))
     return 0 if sound else 1
 
 
@@ -380,7 +293,7 @@ def _file(path: Path, noun: str) -> Path:
 def _open(options: argparse.Namespace) -> Device:
     from device_client.home import open_device
 
-    return open_device(options.root, progress=_progress)
+    return open_device(options.root, progress=progress)
 
 
 def _ended(report: Report) -> int:
@@ -389,7 +302,7 @@ def _ended(report: Report) -> int:
 
     if report.good:
         return 0
-    _say(f"error: {refusal(report)}")
+    say(f"error: {refusal(report)}")
     return 1
 
 
@@ -398,9 +311,13 @@ def _deliver(agent: Agent, answer: dict[str, Any]) -> None:
     try:
         agent.deliver()
     except FirmledgerError as error:
-        _say(f"receipts stay queued: {error}")
+        say(f"receipts stay queued: {error}")
         answer["delivery"] = error.as_dict()
     answer["receipts"] = {"queued": len(agent.book.queue)}
+
+
+def _can_ask() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty() and sys.stderr is not None
 
 
 def _agrees(report: Report) -> bool:
@@ -409,55 +326,22 @@ def _agrees(report: Report) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def _progress(what: str, done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        end = "\n" if done >= total else ""
-        share = 100 * done // max(total, 1)
-        sys.stderr.write(f"\r{what} {share:3} % of {total / 2**20:.1f} MiB{end}")
-        sys.stderr.flush()
-
-
-def _answer(options: argparse.Namespace, document: dict[str, Any], text: str) -> None:
-    if options.json:
-        _print(document)
-    else:
-        _write(text + "\n")
-
-
-def _print(document: dict[str, Any]) -> None:
-    _write(json.dumps(document, indent=2) + "\n")
-
-
-def _write(text: str) -> None:
-    """To stdout, and through; `LocalFault` if it takes no more."""
-    if sys.stdout is None:  # closed by whoever started us: no answer is wanted
-        return
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        _mute()
-        raise LocalFault(
-            "output",
-            "answer not written",
-            error.strerror or str(error),
-            "what was done is done: see `firmledger-device status`",
-        ) from error
-
-
-def _mute() -> None:
-    """Nothing more goes to stdout, not even when Python flushes it at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(text + "\n")
-
-
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
+
+
+COMMANDS: dict[str, Command] = {
+    "init": _init,
+    "check": _check,
+    "update": _update,
+    "install": _install,
+    "run": _run,
+    "status": _status,
+    "confirm": _confirm,
+    "rollback": _rollback,
+    "reanchor": _reanchor,
+    "doctor": _doctor,
+}
 
 
 if __name__ == "__main__":

@@ -124,6 +124,36 @@ def test_install_from_a_stick_without_any_registry(shop: Shop) -> None:
     assert len(shop.registry.receipts) == 1
 
 
+def test_the_same_refusal_offline_is_queued_once_and_said_while_it_is(shop: Shop) -> None:
+    shop.init()
+    stick = shop.stick(shop.release("1.0.0"), 1)
+    whole = stick.read_bytes()
+    shop.registry.down = True
+    flipped = bytearray(whole)
+    flipped[-700] ^= 1
+    queued = []
+    for _ in range(4):  # two refusals in turn, so that none is the last one made
+        for spoiled in (bytes(flipped), whole[:5000]):
+            stick.write_bytes(spoiled)
+            shop.run("install", str(stick), "--yes", code=1)
+            assert "receipts stay queued: " in shop.err
+            queued.append(shop.run("status")["receipts"]["queued"])
+    assert queued == [1, *[2] * 7]
+    shop.registry.down = False
+    shop.run("check")
+    assert "receipts" not in shop.err and len(shop.registry.receipts) == 2
+
+
+def test_nothing_is_said_of_receipts_where_none_is_queued(shop: Shop) -> None:
+    shop.init()
+    stick = shop.stick(shop.release("1.0.0", not_before=2**31), 1)
+    shop.registry.down = True
+    answer = shop.run("install", str(stick), "--yes")
+    assert (answer["outcome"], answer["reason"]) == ("waiting", "not-started")
+    assert answer["receipts"] == {"queued": 0} and "delivery" not in answer
+    assert shop.err == ""
+
+
 @pytest.mark.parametrize("cut", [0, 5, 11, 12, 500, 5000, -1])
 def test_truncated_sticks_are_refused_whole(shop: Shop, cut: int) -> None:
     shop.init()
@@ -354,6 +384,15 @@ def test_a_reader_that_went_away_is_no_traceback(shop: Shop) -> None:
     shop.init()
     assert ended(shop, "status | true")[1] == ""
     assert ended(shop, "status >&-") == (0, "")
+    assert ended(shop, "install nowhere 2> /dev/full") == (2, "")
+    assert ended(shop, "install nowhere 2>&-") == (2, "")
+
+
+def test_without_anybody_to_ask_an_update_waits(shop: Shop) -> None:
+    shop.init("--mode", "ask")
+    stick = shop.stick(shop.release("1.0.0"), 1)
+    assert ended(shop, f"install {stick} <&-") == (0, "")
+    assert shop.run("status")["state"] == "waiting"
 
 
 @pytest.mark.parametrize("command", ["check", "update", "status", "doctor", "confirm", "rollback"])
