@@ -23,7 +23,7 @@ from device_client.memory import BUILD_TIME, Memory
 from device_client.outbox import Outbox
 from device_client.ports import Question, Source
 from device_client.profile import Parts, Profile
-from protocol.bundle import MAX_BUNDLE_BYTES, Bundle, Fresh, Offer, View, offer
+from protocol.bundle import MAX_BUNDLE_BYTES, Bundle, Fresh, Offer, View, offer, require_product
 from protocol.errors import (
     FirmledgerError,
     LocalFault,
@@ -108,7 +108,13 @@ class Inquiry:
         answer = source.poll(question, MAX_BUNDLE_BYTES)
         with step(Step.READ):
             bundle = Bundle.decode(answer)
-        return self._prove(bundle, running)
+        try:
+            return self._prove(bundle, running)
+        except (Malformed, Untrusted) as error:
+            if not isinstance(error, Equivocation):
+                with step(error.data.get("step", Step.READ)):
+                    require_product(bundle, question.product)  # the plainer reason, if it is one
+            raise
 
     def prove(self, fresh: Fresh) -> View:
         """Move trust by a proof, durably. A contradiction freezes the device, as durably."""

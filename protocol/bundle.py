@@ -311,6 +311,25 @@ def _check_agreement(signed: Manifest, terms: Terms) -> None:
             raise _untrusted("manifest-disagrees", f"manifest and ledger differ in the {name}")
 
 
+def require_product(bundle: Bundle, product_id: ProductId) -> None:
+    """`Untrusted` as wrong-product if what is offered says that it is another product's.
+
+    No step of the proof, which rests on nothing that a bundle says of itself: for a bundle that
+    proves nothing, this is the likeliest reason, and the one that helps.
+    """
+    if bundle.static is None or bundle.static.terms.product_id == product_id:
+        return
+    found = ProductId(bundle.static.terms.product_id)
+    raise Untrusted(
+        "wrong-product",
+        "bundle refused",
+        f"it is for product {found}, this is product {product_id}",
+        "get the file or the registry of the right product",
+        found=str(found),
+        expected=str(product_id),
+    )
+
+
 @dataclass(frozen=True)
 class Acknowledgement:
     """Shows that a receipt stands in its release's log, under a root the ledger committed to."""

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from tests.device_client.http_registry import serving
 from tests.device_client.registry import Made, image_of, make
 
 HERE = Path(__file__).resolve().parents[2]
+ELSE = world.ProductId(b"\x77" * 32)
 
 
 class Shop:
@@ -183,7 +185,25 @@ def test_a_stick_of_another_product_is_refused(shop: Shop) -> None:
     other = make(b"x" * 5000, "1.0.0", product=world.ProductId(bytes(range(32))))
     shop.release("1.0.0")
     document = shop.run("install", str(shop.stick(other, 1)), "--yes", code=1)
-    assert document["error"]["family"] == "untrusted"
+    error = document["error"]
+    assert (error["family"], error["reason"]) == ("untrusted", "wrong-product")
+    assert str(world.PRODUCT) in error["why"] and "0x" + bytes(range(32)).hex() in error["why"]
+
+
+def test_a_stick_of_another_products_ledger_is_refused_by_its_name(shop: Shop) -> None:
+    """The proof is genuine, and of other slots of the state: that alone says little to people."""
+    shop.init()
+    stick = shop.stick(shop.release("1.0.0"), 1)
+    trusted = replace(world.trust_file(shop.chain), product_id=ELSE)
+    (shop.folder / "trust.json").write_bytes(trusted.to_bytes())
+    keys = shop.folder / "trust.json.key"
+    keys.write_bytes(replace(ClassKeys.parse(keys.read_bytes()), product_id=ELSE).to_bytes())
+    shop.init("--force")
+    error = shop.run("install", str(stick), "--yes", code=1)["error"]
+    assert error["reason"] == "wrong-product" and error["data"]["step"] in range(1, 11)
+    assert error["data"]["found"] == str(world.PRODUCT)
+    assert error["data"]["expected"] == str(ELSE)
+    assert shop.run("status")["ledger"]["height"] == 0
 
 
 def test_a_trust_file_of_another_chain_proves_nothing(shop: Shop) -> None:

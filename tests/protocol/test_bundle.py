@@ -230,3 +230,13 @@ def test_a_stick_file_starts_with_its_magic_and_a_bounded_length() -> None:
     ):
         with pytest.raises(Malformed):
             bundle.read_stick_prefix(bad)
+
+
+def test_a_bundle_of_another_product_is_told_from_a_forged_one() -> None:
+    mine, other = GOOD.anchor.product_id, ProductId(b"\x77" * 32)
+    bundle.require_product(BUNDLE, mine)
+    bundle.require_product(Bundle(GOOD.fresh()), other)  # it offers nothing, and says nothing
+    with pytest.raises(Untrusted) as caught:
+        bundle.require_product(BUNDLE, other)
+    assert caught.value.reason == "wrong-product"
+    assert str(mine) in caught.value.why and str(other) in caught.value.why
