@@ -196,15 +196,18 @@ def _run(options: argparse.Namespace) -> int:
     with _open(options) as device:
         config = device.config
         last: dict[str, Any] = {}
+        codes = [0]
 
-        def tell(done: Any) -> None:
+        def tell(done: Report | FirmledgerError) -> None:
             last.clear()
-            last.update(
-                {"error": done.as_dict()}
-                if isinstance(done, FirmledgerError)
-                else told(device.agent, done)
-            )
-            say(f"error: {done}" if "error" in last else sentence(last))
+            if isinstance(done, FirmledgerError):
+                last["error"] = done.as_dict()
+                say(f"error: {done}")
+                codes.append(done.exit_code)
+            else:
+                last.update(told(device.agent, done))
+                say(sentence(last))
+                codes.append(_ended(done))
 
         daemon = Daemon(
             device.agent, interval=config.poll_interval, longest=config.longest_interval, tell=tell
@@ -218,7 +221,7 @@ def _run(options: argparse.Namespace) -> int:
                 say("stopped")
         if options.json:
             document(last)
-        return 1 if options.once and "error" in last else 0
+        return max(codes) if options.once else 0
 
 
 def _status(options: argparse.Namespace) -> int:

@@ -616,6 +616,16 @@ def test_damaged_state_is_said_and_never_reset(shop: Shop) -> None:
     shop.run("status")
 
 
+def test_a_round_of_the_daemon_that_is_refused_fails(shop: Shop) -> None:
+    shop.init()
+    shop.release("1.0.0")
+    shop.chain.halt(1)
+    assert shop.run("run", "--once", code=1)["reason"] == "halted"
+    assert "\nerror: 1.0.0 refused / the release was halted" in shop.err
+    shop.registry.down = True
+    assert shop.run("run", "--once", code=1)["error"]["family"] == "unreachable"
+
+
 def test_daemon_runs_one_round(shop: Shop) -> None:
     shop.init()
     shop.release("1.0.0")
