@@ -168,22 +168,26 @@ def _install(options: argparse.Namespace) -> int:
 
 
 def _carry_out(options: argparse.Namespace, device: Device, agent: Agent) -> int:
-    """Update from the agent's source; receipts go to the registry whatever came of it."""
+    """Update from the agent's source; receipts go to the registry whatever came of it.
+
+    But not after a signal: who sends one waits for the end.
+    """
     from device_client.answers import sentence, told
     from device_client.core.policy import Hold, Leave
     from device_client.home import with_source
 
-    answer: dict[str, Any] = {}
+    signal.signal(signal.SIGTERM, _interrupt)
+    courier = device.agent if agent is device.agent else None
     try:
         report = agent.update(Leave.NOW if options.yes else Leave.NONE)
         asks = report.hold is not None and report.hold.hold in (Hold.CONSENT, Hold.MANUAL)
         if asks and not options.json and _can_ask() and _agrees(report):
             report = agent.update(Leave.NOW)
-        answer = told(agent, report)
-    finally:
-        if agent is not device.agent:
-            agent = with_source(device, device.agent.parts.source)
-        _deliver(agent, answer)
+    except FirmledgerError:
+        _deliver(courier or with_source(device, device.agent.parts.source), {})
+        raise
+    answer = told(agent, report)
+    _deliver(courier or with_source(device, device.agent.parts.source), answer)
     give(options, answer, sentence(answer))
     return _ended(report)
 

@@ -15,6 +15,7 @@ Guarantees:
   `read_back` says that the image is.
 * Progress is reported only for bytes that are durable; a later `fetch` goes on from there. It
   rebuilds the hash from what is in the slot, and starts over if that does not come out right.
+* Whoever stops it by a signal loses at most what was on its way.
 * `read_back` hashes what the medium holds, not what a cache remembers.
 
 It does *not* decide, switch or journal.
@@ -23,14 +24,16 @@ It does *not* decide, switch or journal.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import queue
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Protocol
 
 from device_client.core.types import Target
 from device_client.ports import SlotStore, Source
-from protocol.errors import Unreachable, Untrusted
+from protocol.errors import LocalFault, Unreachable, Untrusted
 from protocol.ids import Digest
 from protocol.payload import Decryptor, Encryptor
 
@@ -41,6 +44,9 @@ STRIDE = 16 << 20
 
 SPOILED = frozenset({"payload-digest", "payload-length", "read-back"})
 """Reasons that say the bytes are wrong, not the way they came."""
+
+_SOON = 50
+"""Hundredths of a second that a thread has to end after a signal; it may wait for the wire."""
 
 Durable = Callable[[int], None]
 
@@ -213,8 +219,12 @@ def _write(
                 offset += len(piece)
                 if offset - reported >= stride:
                     save()
-        except Unreachable:
+        except (Unreachable, KeyboardInterrupt):
             save()  # what came is not asked for again
+            raise
+        except LocalFault:
+            with suppress(LocalFault):  # the first one says what is wrong
+                save()
             raise
     save()
 
@@ -231,7 +241,8 @@ def _length(target: Target, than: str) -> Untrusted:
 class _Background:
     """Runs an iterator in a thread of its own, a few items ahead; its error is raised here.
 
-    Leaving the context ends the thread, whatever state it is in.
+    Leaving the context ends the thread, whatever state it is in; after a signal it is left behind
+    if it does not end soon, for so does the process.
     """
 
     def __init__(self, items: Iterator[bytes] | Iterator[bytearray]) -> None:
@@ -244,9 +255,11 @@ class _Background:
         self._thread.start()
         return self._taken()
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._stopped.set()
-        while self._thread.is_alive():
+        for _waited in range(_SOON) if kind is KeyboardInterrupt else itertools.count():
+            if not self._thread.is_alive():
+                return
             self._drain()
             self._thread.join(0.01)
 

@@ -601,6 +601,45 @@ def test_an_interrupted_download_goes_on_at_the_byte_where_it_stopped() -> None:
     assert top.runs() == image_of("1.0.0")
 
 
+class Interrupted(Flash):
+    """A medium during whose n-th operation on a slot the owner presses Ctrl-C."""
+
+    on, left = "write", 3
+
+    def write(self, name: str, offset: int, data: object) -> None:
+        super().write(name, offset, data)  # type: ignore[arg-type]
+        self._count("write", name)
+
+    def sync(self, name: str) -> None:
+        super().sync(name)
+        self._count("sync", name)
+
+    def _count(self, what: str, name: str) -> None:
+        if (what, name) == (self.on, "slots/b.img"):
+            self.left -= 1
+            if self.left == 0:
+                raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("on", "stride", "progress"), [("write", 1 << 20, 1024), ("sync", 1024, 2048)]
+)
+def test_what_the_owner_interrupts_goes_on_where_it_was(
+    on: str, stride: int, progress: int
+) -> None:
+    disk = Interrupted()
+    disk.left = 10**6
+    top = BenchTop(Registry(bench_top().registry.chain), disk=disk, stride=stride).provision()
+    top.registry.chain.publish(make(image_of("1.0.0"), "1.0.0"))
+    disk.on, disk.left = on, {"write": 3, "sync": 2}[on]
+    with pytest.raises(KeyboardInterrupt):
+        top.agent().update()
+    state = top.agent().book.state
+    assert (state.stage, state.progress) == (Stage.DOWNLOADING, progress)
+    assert top.agent().update().outcome == Outcome.CONFIRMED
+    assert top.registry.asked == [(0, 3000), (progress, 3000)]
+
+
 def test_what_was_written_and_rotted_before_the_resume_is_fetched_again() -> None:
     top = released()
     top.registry.piece, top.registry.cut_after = 300, 1500
@@ -714,6 +753,7 @@ def test_a_disk_that_fills_up_half_way_loses_nothing() -> None:
     top.registry.chain.publish(make(image_of("1.0.0"), "1.0.0"))
     assert refusal(top).reason == "disk-full"
     assert top.agent().book.state.stage is Stage.DOWNLOADING
+    assert top.agent().book.state.progress == 1536  # three blocks, of which a stride is two
     disk.left = 10**6
     assert top.agent().update().outcome == Outcome.CONFIRMED
 

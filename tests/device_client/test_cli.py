@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ from cryptography.hazmat.primitives import serialization
 from device_client.answers import REFUSALS
 from device_client.cli import main
 from device_client.core.policy import Hold
+from device_client.flash import BLOCK
 from device_client.inquiry import PATIENT
 from protocol.bundle import Bundle, stick_prefix
 from protocol.ledger import Reason
@@ -520,6 +524,54 @@ def test_a_device_at_work_is_not_entered_twice(shop: Shop) -> None:
     with open_device(shop.folder / "dev"):
         assert shop.run("update", "--yes", code=1)["error"]["reason"] == "in-use"
     shop.run("update", "--yes")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_update_that_is_stopped_goes_on_where_it_was(shop: Shop, number: signal.Signals) -> None:
+    made = make(image_of("1.0.0", 1_000_000), "1.0.0")
+    shop.chain.publish(made)
+    asked: list[str] = []
+    stopped = threading.Event()
+
+    def odd(handler: BaseHTTPRequestHandler) -> bool:
+        if "/blobs/" not in handler.path:
+            return False
+        asked.append(handler.headers.get("Range", ""))
+        if len(asked) > 1:
+            return False
+        handler.close_connection = True
+        handler.send_response(200)
+        handler.end_headers()
+        handler.wfile.write(made.payload[:700_000])
+        stopped.wait(60)
+        return True
+
+    command = [sys.executable, "-m", "device_client.cli", "-C", str(shop.folder / "dev")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    with serving(shop.registry, odd) as url:
+        shop.init("--registry", url)
+        config = shop.folder / "dev/config.toml"
+        config.write_text(config.read_text().replace(f'"{shop.url}", ', ""))
+        process = subprocess.Popen(
+            [*command, "update", "--yes"], stderr=subprocess.PIPE, text=True, env=environment
+        )
+        try:
+            slot = shop.folder / "dev/slots/b.img"
+            while not (slot.exists() and slot.read_bytes().startswith(made.image[:BLOCK])):
+                assert process.poll() is None
+                time.sleep(0.02)
+            process.send_signal(number)
+            _, err = process.communicate(timeout=60)
+        finally:
+            stopped.set()
+            process.kill()
+            process.wait()
+        assert process.returncode == 1, err
+        assert (
+            err == "error: stopped / by a signal / run the command again, it goes on where it was\n"
+        )
+        assert shop.run("update", "--yes")["outcome"] == "confirmed"
+    assert BLOCK <= int(asked[1].removeprefix("bytes=").removesuffix("-")) <= 700_000
 
 
 def test_status_loads_no_cryptography(shop: Shop) -> None:
