@@ -331,11 +331,18 @@ def test_a_product_that_cannot_be(
     run("product", "show", "kettle").refused(2, "unknown-product")
 
 
-def test_a_threshold_above_its_approvers_is_the_ledgers_to_refuse(run: Terminal) -> None:
+def test_a_threshold_above_its_approvers_is_wrong_usage(run: Terminal) -> None:
     words = ("--hardware", "1", "--approvers", "alice", "--threshold", "2")
-    run("product", "create", "toaster", *words).refused(1, "invalid-governance")
+    run("product", "create", "toaster", *words).refused(2, "bad-threshold")
     mended = run("product", "create", "toaster", *words[:-1], "1")
     assert mended.code == 0
+
+
+def test_a_product_is_not_created_again_with_other_rules(run: Terminal) -> None:
+    words = ("product", "create", "thermostat", "--hardware", "1-3")
+    words += ("--approvers", "alice,bob,carol", "--threshold")
+    said = run(*words, "3").refused(2, "product-exists")
+    assert "other rules" in said.err
 
 
 def test_keys_drawn_for_other_hardware_are_not_taken(run: Terminal) -> None:
@@ -511,7 +518,7 @@ def test_the_builder_warns_of_a_canary_that_may_be_nobody(
 @pytest.mark.parametrize(
     ("words", "code", "reason"),
     [
-        (("--version", "1"), 1, "version-syntax"),
+        (("--version", "1"), 2, "version-syntax"),
         (("--rollout", "all"), 2, "bad-rollout"),
         (("--expiry", "tomorrow"), 2, "bad-time"),
         (("--expiry", "2027-01-31T22:00:00"), 2, "bad-time"),
@@ -730,6 +737,21 @@ def test_a_stick_cut_short_or_grown_is_refused(run: Terminal, stick: Path) -> No
     run("bundle", "verify", stick, *trust).refused(2, "no-such-file")
 
 
+def test_a_damaged_stick_is_not_refreshed(run: Terminal, stick: Path) -> None:
+    """A new proof does not make a payload whole: the file stays as it is, and is refused."""
+    data = stick.read_bytes()
+    for changed, reason in (
+        (data[:-1], "payload-size"),
+        (data + b"\0", "payload-size"),
+        (data[:-1] + bytes([data[-1] ^ 1]), "payload-digest"),
+    ):
+        stick.write_bytes(changed)
+        run("bundle", "refresh", stick).refused(1, reason)
+        assert stick.read_bytes() == changed
+    stick.write_bytes(data)
+    assert run("bundle", "refresh", stick).code == 0
+
+
 def test_a_stick_of_another_product_or_ledger_is_refused(
     run: Terminal, stick: Path, tmp_path: Path
 ) -> None:
@@ -738,6 +760,7 @@ def test_a_stick_of_another_product_or_ledger_is_refused(
     run("product", "trust", "heater", "-o", tmp_path / "other.json")
     said = run("bundle", "verify", stick, "--trust", tmp_path / "other.json")
     assert said.code == 1 and not said.document["ok"]
+    assert said.document["error"]["reason"] == "wrong-product"
     (tmp_path / "other.json").write_text("{}")
     run("bundle", "verify", stick, "--trust", tmp_path / "other.json").refused(1, "bad-trust-file")
 
@@ -828,3 +851,9 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) 
     assert cli.main(["--version"]) == 0
     declared = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]["version"]
     assert capsys.readouterr().out == f"firmledger {declared}\n"
+
+
+def test_firmware_that_is_not_there_is_wrong_usage(run: Terminal, tmp_path: Path) -> None:
+    words = ("--product", "thermostat", "--version", "9.9.9", "--security-counter", "1")
+    more = ("--rollout", "100%@0h", "-o", tmp_path / "r")
+    run("release", "build", tmp_path / "none.bin", *words, *more).refused(2, "no-such-file")
