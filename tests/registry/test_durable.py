@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
+from protocol.errors import LocalFault
 from registry.files import whole_file, write_secret
 from registry.store import CATALOGUE, REGISTRY, open_database, reading, writing
 from tests.registry.place import Place
@@ -81,3 +82,14 @@ def test_a_file_is_synced_before_it_has_its_name_and_the_name_after(
     write_secret(tmp_path / "s", {"a": 1})
     assert [step.split()[0] for step in steps] == ["sync", "rename", "sync"]
     assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == 0o600
+
+
+def test_a_damaged_catalogue_may_be_deleted_and_the_registry_may_not(tmp_path: Path) -> None:
+    for name, tables, told in (
+        ("catalogue.sqlite", CATALOGUE, True),
+        ("registry.sqlite", REGISTRY, False),
+    ):
+        (tmp_path / name).write_bytes(b"no database at all" * 1000)
+        with pytest.raises(LocalFault) as refusal:
+            open_database(tmp_path / name, tables, durable=True)
+        assert ("delete it" in refusal.value.fix) is told
