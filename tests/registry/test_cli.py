@@ -221,6 +221,11 @@ def test_where_there_is_no_registry(tmp_path: Path, capsys: pytest.CaptureFixtur
     Terminal(tmp_path, capsys)("product", "list").refused(2, "no-registry")
 
 
+def test_a_file_is_no_registry(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    Terminal(tmp_path / "file", capsys)("audit").refused(2, "no-registry")
+
+
 def test_a_registry_is_not_made_twice(run: Terminal, served: Path) -> None:
     before = (served / "settings.toml").read_bytes()
     run("init", served).refused(2, "registry-exists")
