@@ -1,1 +1,3 @@
 """The registry service, in the order a release passes through it."""
+
+VERSION = "0.1.0"

@@ -24,12 +24,12 @@ import uvicorn
 from fastapi import FastAPI
 
 from protocol.errors import LocalFault
+from registry import VERSION
 from registry.assembly import Registry
 from registry.files import whole_file
 from registry.web import device, errors, public, publisher
 from registry.web.requests import BodyLimit
-from registry.web.views import VERSION
-from registry.web.waiting import Changes
+from registry.web.waiting import Changes, Turns
 
 ADDRESS_FILE = "address"
 _BACKLOG = 1024
@@ -42,6 +42,7 @@ def create_app(registry: Registry, instance: str = "") -> FastAPI:
     @contextlib.asynccontextmanager
     async def alive(app: FastAPI) -> AsyncIterator[None]:
         app.state.changes = Changes()
+        app.state.turns = Turns()
         registry.on_change(app.state.changes.notify)
         yield
 

@@ -23,11 +23,13 @@ import typer
 from typer.core import TyperGroup
 
 from protocol.errors import FirmledgerError, LocalFault
+from registry import VERSION
 from registry.commands import audit, bundle, ledger, product, release, serve
 from registry.commands.desk import Desk
 
 PLUGINS = "firmledger.commands"
 PATIENCE = 30.0
+_INTERRUPTED = 130
 
 
 class _WithPlugins(TyperGroup):
@@ -72,6 +74,12 @@ app.add_typer(bundle.app, name="bundle")
 app.command(name="audit")(audit.audit)
 
 
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"firmledger {VERSION}\n")
+        raise typer.Exit
+
+
 @app.callback()
 def _setup(
     context: typer.Context,
@@ -82,6 +90,10 @@ def _setup(
         float,
         typer.Option("--patience", metavar="SECONDS", help="How long to wait for a server."),
     ] = PATIENCE,
+    _version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_tell_version, help="Show the version."),
+    ] = False,
 ) -> None:
     context.obj = Desk(directory, patience)
 
@@ -95,10 +107,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(error, given)
     except typer.TyperException as error:
         return _misused(error, given)
-    except typer.Abort:
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    except (typer.Abort, KeyboardInterrupt):
+        return _stopped(given)
     except BrokenPipeError:
         # The reader went away: nothing more can be said, not even while Python flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -107,7 +117,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(
             LocalFault("local", "not finished", str(fault), "check files, space and rights"), given
         )
+    if code == _INTERRUPTED:  # what Typer makes of Ctrl-C
+        return _stopped(given)
     return code if isinstance(code, int) else 0
+
+
+def _stopped(given: Sequence[str]) -> int:
+    why, fix = "by a signal", "run it again: nothing is published twice"
+    return _fail(LocalFault("stopped", "stopped", why, fix), given)
 
 
 def _fail(error: FirmledgerError, given: Sequence[str]) -> int:

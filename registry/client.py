@@ -13,8 +13,10 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import httpx2
 
@@ -47,7 +49,12 @@ class Service:
     def __init__(self, url: str, token: str | None = None) -> None:
         self.url = url.rstrip("/")
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._http = httpx2.Client(base_url=self.url, headers=headers, timeout=_TIMEOUT)
+        self._http = httpx2.Client(
+            base_url=self.url,
+            headers=headers,
+            timeout=_TIMEOUT,
+            trust_env=not _is_here(self.url),
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -160,7 +167,7 @@ def _try(directory: Path) -> tuple[str | None, str]:
     except (OSError, ValueError, KeyError, TypeError) as fault:
         return None, f"{path} cannot be read: {fault}"
     try:
-        answer = httpx2.get(f"{url}/healthz", timeout=5.0).json()
+        answer = httpx2.get(f"{url}/healthz", timeout=5.0, trust_env=not _is_here(url)).json()
         if answer["instance"] == instance:
             return url, ""
         return None, f"{path} is stale: another server answers at {url}"
@@ -193,6 +200,15 @@ class _wire:
                 str(fault) or type(fault).__name__,
                 "check that the registry is running, and try again",
             ) from fault
+
+
+def _is_here(url: str) -> bool:
+    """Whether it is an address of this machine, which no proxy is asked for, nor told a token."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _problem(answer: httpx2.Response) -> FirmledgerError:

@@ -68,7 +68,8 @@ class Operators:
                 "operators-unreadable",
                 f"{path} not read",
                 str(fault) or type(fault).__name__,
-                "restore it, or remove operator.token and run `firmledger init` again",
+                "restore it, or write it anew: "
+                '{"tokens": [{"name": "operator", "sha256": "<of what operator.token holds>"}]}',
             ) from fault
 
     def name(self, token: str) -> str | None:

@@ -9,7 +9,6 @@ then check again (or could not believe, whoever said it).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,11 @@ from typing import Any
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from protocol.bundle import Bundle, prove
-from protocol.errors import Malformed, Misuse, Unreachable
+from protocol.errors import LocalFault, Malformed, Misuse, Unreachable
 from protocol.ids import Address, DeviceId, Hash, KeyId
 from protocol.receipt import device_id
-from protocol.trustfile import ClassKey, ClassKeys, TrustFile
+from protocol.trustfile import MAX_TRUST_BYTES, ClassKey, ClassKeys, TrustFile
+from registry.depth import read_json
 from registry.files import whole_file
 from registry.keys import ProductKeys
 
@@ -85,11 +85,29 @@ def write_trust(path: Path, trust: TrustFile, class_keys: ClassKeys) -> Path:
     return secret
 
 
+def read_trust(path: Path) -> TrustFile:
+    """A trust file; `Misuse` ``no-such-file``, `LocalFault`, or `Malformed` if it is none."""
+    try:
+        with path.open("rb") as file:
+            return TrustFile.parse(file.read(MAX_TRUST_BYTES + 1))
+    except FileNotFoundError:
+        raise Misuse(
+            "no-such-file",
+            f"trust file {path} not read",
+            "it is not there",
+            "write one with `firmledger product trust`",
+        ) from None
+    except OSError as fault:
+        raise LocalFault(
+            "file-unreadable", f"{path} not read", str(fault), "check its permissions"
+        ) from fault
+
+
 def device_key(path: Path, product: str) -> bytes:
     """The raw Ed25519 key in a device's public identity file, if it is for this product."""
     try:
         with path.open("rb") as file:
-            members = json.loads(file.read(MAX_DEVICE_FILE))
+            members = read_json(file.read(MAX_DEVICE_FILE))
         key = bytes.fromhex(members["public_key"])
         claimed, meant = DeviceId.parse(members["device_id"]), str(members["product"])
         if device_id(key) != claimed:

@@ -50,7 +50,7 @@ SENTENCES: dict[str, tuple[str, str]] = {
     ),
     "TooFewApprovals": (
         "it has {given} approvals and needs {threshold}",
-        "let more approvers approve, then publish again",
+        "let more approvers approve, then give the same command again",
     ),
     "NotAnApprover": (
         "{signer} signed and is not an approver, or signed something else",

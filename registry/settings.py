@@ -194,6 +194,13 @@ def _read(path: Path) -> dict[str, Any]:
             f"{path} does not exist",
             "make one with `firmledger init`, or name its directory with -C",
         ) from error
+    except NotADirectoryError as error:
+        raise Misuse(
+            "no-registry",
+            f"no registry opened in {path.parent}",
+            "that is a file",
+            "name the registry's directory with -C",
+        ) from error
     except OSError as fault:
         raise LocalFault(
             "settings-unreadable", f"{path} not read", str(fault), "check its permissions"

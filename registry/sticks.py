@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
+from protocol import cose, manifest
 from protocol.bundle import (
     MAX_BUNDLE_BYTES,
     STEPS,
@@ -35,6 +36,7 @@ from protocol.bundle import (
 from protocol.errors import FirmledgerError, LocalFault, Malformed, Misuse, Untrusted
 from protocol.ids import Version
 from protocol.ledger import StateWord, Status
+from protocol.manifest import Manifest
 from protocol.proof import verify_link
 from protocol.trustfile import TrustFile
 from registry.files import whole_file
@@ -130,7 +132,10 @@ def verify(path: Path, trust: TrustFile, progress: Progress) -> Verdict:
 
 
 def refresh(path: Path, bundle: bytes) -> int:
-    """Puts a newer bundle of the same release before the same payload."""
+    """Puts a newer bundle of the same release before the same payload.
+
+    A payload that is not the manifest's is refused: no new proof makes that stick whole.
+    """
     old, file = open_stick(path)
     new = Bundle.decode(bundle)
     with file:
@@ -141,6 +146,9 @@ def refresh(path: Path, bundle: bytes) -> int:
                 "the newer bundle speaks of another release",
                 "export that release instead",
             )
+        start = file.tell()
+        _check_bytes(file, _claimed(_static(old)), lambda _done: None)
+        file.seek(start)
         return write(path, bundle, _pieces(file, lambda _done: None))
 
 
@@ -192,6 +200,10 @@ def describe(verdict: Verdict, trust: TrustFile, now: int) -> dict[str, Any]:
 def _verify(bundle: Bundle, file: IO[bytes], trust: TrustFile, progress: Progress) -> Verdict:
     sizes = {"bytes": bundle.fresh.proof.size, "bundle_bytes": len(bundle.encode())}
     try:
+        _check_product(bundle, trust)
+    except FirmledgerError as error:
+        return Verdict(error=error, failed=READ, sizes=sizes)
+    try:
         anchor = _follow(bundle.fresh.links, trust)
     except FirmledgerError as error:
         return Verdict(error=error, failed=LINKS, sizes=sizes)
@@ -204,10 +216,23 @@ def _verify(bundle: Bundle, file: IO[bytes], trust: TrustFile, progress: Progres
         step = str(int(Step.TERMS))
         found = offer(_static(bundle), view)
         step = PAYLOAD
-        size = _check_payload(file, found, progress)
+        size = _check_bytes(file, found.manifest, progress)
     except FirmledgerError as error:
         return Verdict(view, None, error, str(error.data.get("step", step)), sizes=sizes)
     return Verdict(view, found, payload_bytes=size, sizes=sizes)
+
+
+def _check_product(bundle: Bundle, trust: TrustFile) -> None:
+    """Said before anything is proved: a stick of another product proves nothing of this one."""
+    claimed = bundle.static and bytes(bundle.static.terms.product_id)
+    if claimed is not None and claimed != bytes(trust.product_id):
+        raise Untrusted(
+            "wrong-product",
+            "bundle refused",
+            f"it is of product 0x{claimed.hex()}, the trust file of {trust.product_name}"
+            f" ({trust.product_id})",
+            "take the stick, or the trust file, of the product meant",
+        )
 
 
 def _follow(links: Sequence[bytes], trust: TrustFile) -> Anchor:
@@ -237,8 +262,15 @@ def _static(bundle: Bundle) -> Static:
     return bundle.static
 
 
-def _check_payload(file: IO[bytes], found: Offer, progress: Progress) -> int:
-    wanted, running, size = found.manifest.payload_size, hashlib.sha256(), 0
+def _claimed(static: Static) -> Manifest:
+    """The manifest, signed by the signer it comes with, whoever that is."""
+    public = cose.public_key_from_bytes(static.signer)
+    return manifest.verify(static.envelope, {public.id: public}).manifest
+
+
+def _check_bytes(file: IO[bytes], claimed: Manifest, progress: Progress) -> int:
+    """The payload's size; `Untrusted` if it is not the one that the manifest names."""
+    wanted, running, size = claimed.payload_size, hashlib.sha256(), 0
     for piece in _pieces(file, progress):
         size += len(piece)
         if size > wanted:
@@ -252,7 +284,7 @@ def _check_payload(file: IO[bytes], found: Offer, progress: Progress) -> int:
             f"it has {more} {wanted} bytes",
             "copy the file again, whole",
         )
-    if running.digest() != found.manifest.payload_digest:
+    if running.digest() != claimed.payload_digest:
         raise Untrusted(
             "payload-digest",
             "payload refused",

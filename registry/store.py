@@ -25,6 +25,12 @@ from protocol.errors import LocalFault
 
 REGISTRY = MetaData()
 CATALOGUE = MetaData()
+CATALOGUE_FILE = "catalogue.sqlite"
+_KEPT = "check free space and the disk; what was committed before is untouched"
+_DERIVED = (
+    "check free space and the disk; if the file is damaged, stop the server and delete it:"
+    " it is rebuilt from the ledger"
+)
 _BUSY = 30_000  # milliseconds to wait for another writer
 _WRITES = "firmledger_writes"
 
@@ -86,5 +92,5 @@ def faults(engine: Engine) -> Iterator[None]:
             "database",
             f"{engine.url.database} not used",
             f"the database says: {fault.orig}",
-            "check free space and the disk; what was committed before is untouched",
+            _DERIVED if Path(str(engine.url.database)).name == CATALOGUE_FILE else _KEPT,
         ) from fault

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +13,7 @@ from protocol.errors import FirmledgerError, Misuse
 from registry.commands.desk import Desk, Json, answer, desk_of, say
 
 if TYPE_CHECKING:
+    from registry.audit import Report
     from registry.chain import Chain
 
 
@@ -20,18 +22,26 @@ def audit(
     rpc: Annotated[
         str | None, typer.Option(help="JSON-RPC address of a node to audit from instead.")
     ] = None,
+    contract: Annotated[
+        str | None, typer.Option(help="The contract; with --rpc, no registry is needed.")
+    ] = None,
+    trust: Annotated[
+        Path | None, typer.Option(help="A trust file that names contract and validators instead.")
+    ] = None,
+    from_block: Annotated[
+        int, typer.Option(min=0, help="The block to begin at, without a registry.")
+    ] = 0,
     as_json: Json = False,
 ) -> None:
-    """Re-derive every record from the chain, and compare with store and receipts."""
-    from registry.assembly import open_records
-    from registry.audit import audit as examine
+    """Re-derive every record from the chain, and compare with store and receipts.
 
-    desk = desk_of(context)
-    settings = desk.settings
-    with _chain(desk, rpc) as chain:
-        say(f"auditing contract {chain.ledger.contract} on chain {chain.ledger.chain_id}")
-        blobs, receipts = open_records(settings)
-        report = examine(chain, start=settings.deployed_at, store=blobs, receipts=receipts)
+    Elsewhere than at the registry, against a node of one's own: with --rpc, and --contract or
+    --trust; then there are no store and no receipts to compare with.
+    """
+    if contract is None and trust is None:
+        report = _at_home(desk_of(context), rpc)
+    else:
+        report = _elsewhere(rpc, contract, trust, from_block)
     lines = [
         f"{report.events} events, {report.products} products, {report.releases} releases, "
         f"{report.receipts} receipts in {report.batches} batches, up to block {report.head}",
@@ -41,6 +51,47 @@ def audit(
     answer(report.as_dict(), lines, as_json)
     if not report.ok:
         raise typer.Exit(1)
+
+
+def _elsewhere(
+    rpc: str | None, contract: str | None, trust: Path | None, from_block: int
+) -> Report:
+    """The chain alone; with a trust file, from its validators on and on the chain it names."""
+    from protocol.ids import Address
+    from registry.audit import audit as examine
+    from registry.chain import Chain
+    from registry.provisioning import read_trust
+
+    if rpc is None or (contract is not None and trust is not None):
+        raise Misuse(
+            "usage",
+            "nothing audited",
+            "an audit without a registry takes --rpc, and either --contract or --trust",
+            "name a node of your own with --rpc",
+        )
+    known = None if trust is None else read_trust(trust)
+    chain = Chain.connect(rpc, known.contract if known else Address.parse(contract or ""))
+    if known is not None and chain.ledger.chain_id != known.chain_id:
+        raise Misuse(
+            "another-ledger",
+            "nothing audited",
+            f"the node is of chain {chain.ledger.chain_id}, the trust file of {known.chain_id}",
+            "ask a node of that chain",
+        )
+    say(f"auditing contract {chain.ledger.contract} on chain {chain.ledger.chain_id}")
+    return examine(chain, start=from_block, validators=known.validators if known else ())
+
+
+def _at_home(desk: Desk, rpc: str | None) -> Report:
+    """The registry's own ledger, with its store and receipts."""
+    from registry.assembly import open_records
+    from registry.audit import audit as examine
+
+    settings = desk.settings
+    with _chain(desk, rpc) as chain:
+        say(f"auditing contract {chain.ledger.contract} on chain {chain.ledger.chain_id}")
+        blobs, receipts = open_records(settings)
+        return examine(chain, start=settings.deployed_at, store=blobs, receipts=receipts)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,8 +12,20 @@ app = typer.Typer(no_args_is_help=True, help="The ledger: its contract, its chai
 
 
 @app.command()
-def status(context: typer.Context, as_json: Json = False) -> None:
+def status(
+    context: typer.Context,
+    rpc: Annotated[
+        str | None, typer.Option(help="Ask a node of your own instead; needs no registry.")
+    ] = None,
+    contract: Annotated[
+        str | None, typer.Option(help="With --rpc: a contract to look for there.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Show which ledger this registry follows, and how far."""
+    if rpc is not None:
+        _status_at(rpc, contract, as_json)
+        return
     with desk_of(context).service() as service:
         found = service.get("/v1/status")
     if found["notice"]:
@@ -29,6 +41,29 @@ def status(context: typer.Context, as_json: Json = False) -> None:
         f"outbox     {found['unsettled']} not final",
     ]
     answer(found, lines, as_json)
+
+
+def _status_at(rpc: str, contract: str | None, as_json: bool) -> None:
+    """What a node says of its chain, and of the contract there."""
+    from protocol.ids import Address
+    from registry.artifact import artifact
+    from registry.chain import NOWHERE, Chain
+
+    chain = Chain.connect(rpc, NOWHERE if contract is None else Address.parse(contract))
+    head = chain.head()
+    document: dict[str, Any] = {
+        "rpc": rpc,
+        "chain_id": chain.ledger.chain_id,
+        "head": {"number": head.number, "hash": str(head.hash), "timestamp": head.timestamp},
+    }
+    lines = [f"chain      {chain.ledger.chain_id}", f"head       {head.number} ({head.hash})"]
+    if contract is not None:
+        found = chain.code_hash()
+        ours = found == artifact().code_hash
+        document |= {"contract": contract, "code_hash": str(found), "code_known": ours}
+        lines += [f"contract   {contract}", f"code hash  {found}"]
+        lines.append("code       " + ("of this version" if ours else "NOT of this version"))
+    answer(document, lines, as_json)
 
 
 @app.command()

@@ -67,6 +67,13 @@ def create(
                 ("reporters", reporters),
             )
         }
+        if threshold > len({*people["approvers"]}):
+            raise Misuse(
+                "bad-threshold",
+                f"product {name} not created",
+                f"{threshold} shall approve, and there are {len({*people['approvers']})} approvers",
+                "lower --threshold, or name more --approvers",
+            )
         people["reporters"] = tuple(sorted({*people["reporters"], sender}))
         keys = _keys(keyring, name, status, sender, revisions)
         rules = Rules(
@@ -80,7 +87,17 @@ def create(
             governance_delay=delays[1],
         )
         body = {"name": name, "salt": str(keys.salt), "governance": rules.to_json()}
-        queued = service.post("/v1/products", body)
+        try:
+            queued = service.post("/v1/products", body)
+        except Misuse as error:
+            if error.reason != "key-reused":
+                raise
+            raise Misuse(
+                "product-exists",
+                f"product {name} not created",
+                "it exists already, with other rules",
+                f"look at them with `firmledger product show {name}`",
+            ) from error
         done = service.settled(queued["tx"], SETTLE_SECONDS)
     document = {
         "product": name,

@@ -13,7 +13,7 @@ from protocol.ids import Version
 from registry.commands import acts
 from registry.commands.acts import As, Product_, Version_, release_shown
 from registry.commands.desk import SETTLE_SECONDS, Desk, Json, answer, desk_of, progress, say
-from registry.commands.values import parse_hardware, parse_time
+from registry.commands.values import parse_hardware, parse_time, parse_version
 from registry.rollout import describe
 
 if TYPE_CHECKING:
@@ -57,16 +57,18 @@ def build(
     for warning in plan.warnings:
         say(f"warning: {warning}")
     conditions = intake.Conditions(
-        version=Version.parse(version),
+        version=parse_version(version),
         security_counter=security_counter,
         rollout=plan.phases,
         hardware=parse_hardware(hardware) if hardware else keys.hardware,
-        min_version=int(Version.parse(min_version)) if min_version else 0,
+        min_version=int(parse_version(min_version)) if min_version else 0,
         not_before=parse_time(not_before),
         expiry=parse_time(expiry),
         required_attestations=sum({1 << kind for kind in require_attestation or []}),
         critical=critical,
     )
+    if not firmware.exists():
+        raise Misuse("no-such-file", f"{firmware} not built", "it is not there", "check its name")
     size = firmware.stat().st_size if firmware.is_file() else 0
     with progress(f"encrypting {firmware.name}", size) as bar:
         draft = intake.build(

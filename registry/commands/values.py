@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from datetime import datetime
 
-from protocol.errors import Misuse
-from protocol.ids import U32_MAX
+from protocol.errors import Malformed, Misuse
+from protocol.ids import U32_MAX, Version
 from registry.rollout import parse_share
 
 
@@ -37,6 +37,14 @@ def parse_halt_rule(text: str) -> tuple[int, int]:
             "write it like 2:20%, or never",
         )
     return int(failures), parse_share(share)
+
+
+def parse_version(text: str) -> Version:
+    """A version on the command line: what is wrong with it is wrong usage."""
+    try:
+        return Version.parse(text)
+    except Malformed as error:
+        raise Misuse(error.reason, error.what, error.why, error.fix) from error
 
 
 def parse_time(text: str) -> int:

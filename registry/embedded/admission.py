@@ -8,6 +8,7 @@ Not checked here: nonce (the pool, against the state) and funds (`Pending.check_
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from eth.exceptions import UnrecognizedTransactionType
@@ -19,7 +20,7 @@ from protocol.errors import Malformed, Refused
 from protocol.ids import Address, Hash
 from registry.embedded.execution import decode_transaction
 from registry.embedded.pool import Pending
-from registry.embedded.sealing import BLOCK_GAS
+from registry.embedded.sealing import BLOCK_GAS, STRANGERS_GAS
 
 MAX_RAW = 128 * 1024  # bytes, as in geth; a deployment is under 25 kB
 HALF_ORDER = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0  # of secp256k1
@@ -62,6 +63,24 @@ def admit(raw: bytes, chain_id: int) -> Pending:
         )
     except _UNREADABLE as fault:
         raise _unreadable(f"{type(fault).__name__}: {fault}") from fault
+
+
+def judge_sender(pending: Pending, balance: int) -> Pending:
+    """``pending``, marked if its sender has no funds: a stranger, who gets little gas for free.
+
+    `Refused` if a stranger asks for more gas than a halt or a pause takes, or funds do not suffice.
+    """
+    pending.check_funds(balance)
+    if balance > 0:
+        return pending
+    if pending.gas > STRANGERS_GAS:
+        raise Refused(
+            "exceeds-free-gas",
+            "transaction refused",
+            f"gas limit {pending.gas}, an account without funds gets {STRANGERS_GAS}",
+            "lower the gas limit, or fund the account",
+        )
+    return replace(pending, stranger=True)
 
 
 def _check_canonical(transaction: Any, raw: bytes) -> None:

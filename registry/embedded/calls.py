@@ -3,11 +3,15 @@
 Guarantees: nothing is written anywhere; the price of gas is 0, so that the asking account needs no
 funds for it.
 
+Rules: a `Meter` bounds what one request may run altogether, tries of an estimate included; whoever
+asks from outside gets a small one.
+
 Not done here: which state, and which time, is meant (see `methods`).
 """
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -35,28 +39,53 @@ class Call:
     gas: int = BLOCK_GAS
 
 
-def call(nodes: Nodes, root: bytes, around: Surroundings, message: Call) -> bytes:
+class Meter:
+    """Gas that one request, or batch, may still use: ``each`` at once, ``total`` altogether."""
+
+    def __init__(self, each: int = BLOCK_GAS, total: int = sys.maxsize) -> None:
+        self.each, self._left = each, total
+
+    def allowed(self, asked: int) -> int:
+        """How much of the gas ``asked`` for may be used now; `Refused` ``gas-budget`` if none."""
+        if self._left <= 0:
+            raise Refused(
+                "gas-budget",
+                "call refused",
+                "this request has used the gas that one request may use",
+                "ask less at once",
+            )
+        return min(asked, self.each, self._left)
+
+    def spend(self, used: int) -> None:
+        """Notes what was used."""
+        self._left -= used
+
+
+def call(nodes: Nodes, root: bytes, around: Surroundings, message: Call, meter: Meter) -> bytes:
     """What ``message`` returns on the state ``root``.
 
     `LedgerRefused` ``execution-reverted`` with ``data['output']`` when the contract refuses,
     `Refused` when it cannot run at all (gas, funds, invalid instruction).
     """
-    computation, _gas = _execute(nodes, root, around, message)
+    computation, _gas = _execute(nodes, root, around, message, meter)
     _raise_failure(computation)
     return bytes(computation.output)
 
 
-def estimate(nodes: Nodes, root: bytes, around: Surroundings, message: Call) -> int:
+def estimate(nodes: Nodes, root: bytes, around: Surroundings, message: Call, meter: Meter) -> int:
     """A gas limit at which ``message`` succeeds, within 1/64 of the smallest; errors as `call`."""
-    computation, gross = _execute(nodes, root, around, message)
+    message = replace(message, gas=min(message.gas, meter.each))
+    computation, gross = _execute(nodes, root, around, message, meter)
     _raise_failure(computation)
 
     def suffices(gas: int) -> bool:
         attempt = replace(message, gas=gas)
         try:
-            return not _execute(nodes, root, around, attempt)[0].is_error
-        except Refused:  # below the intrinsic gas
-            return False
+            return not _execute(nodes, root, around, attempt, meter)[0].is_error
+        except Refused as refusal:
+            if refusal.reason == "intrinsic-gas":
+                return False
+            raise
 
     low, high = gross - 1, message.gas
     # What it took, plus what EIP-150 holds back from inner calls, is nearly always enough.
@@ -94,9 +123,10 @@ class Accounts:
 
 
 def _execute(
-    nodes: Nodes, root: bytes, around: Surroundings, message: Call
+    nodes: Nodes, root: bytes, around: Surroundings, message: Call, meter: Meter
 ) -> tuple[ComputationAPI, int]:
     """The computation and its gross gas (refunds not deducted); its state is thrown away."""
+    message = replace(message, gas=meter.allowed(message.gas))
     state = new_state(nodes, root, around)
     unsigned = ParisVM.get_transaction_builder().create_unsigned_transaction(
         nonce=state.get_nonce(cast(Any, message.sender)),
@@ -120,7 +150,9 @@ def _execute(
         raise Refused(
             "cannot-execute", "call refused", str(refusal), "check the sender's funds and the value"
         ) from refusal
-    return computation, unsigned.intrinsic_gas + computation.get_gas_used()
+    gross = unsigned.intrinsic_gas + computation.get_gas_used()
+    meter.spend(gross)
+    return computation, gross
 
 
 def _raise_failure(computation: ComputationAPI) -> None:

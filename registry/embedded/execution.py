@@ -34,7 +34,13 @@ from protocol.errors import FirmledgerError
 from protocol.ids import Address, Hash
 from registry.depth import deeply
 from registry.embedded.pool import Pending
-from registry.embedded.sealing import BASE_FEE, BLOCK_GAS, DIFFICULTY, MIX_HASH
+from registry.embedded.sealing import (
+    BASE_FEE,
+    BLOCK_GAS,
+    DIFFICULTY,
+    MIX_HASH,
+    STRANGERS_BLOCK_GAS,
+)
 
 EMPTY_ROOT = bytes(BLANK_ROOT_HASH)
 SUCCESS, FAILURE = b"\x01", b""
@@ -146,7 +152,8 @@ def run_block(
 ) -> BlockRun:
     """Applies ``candidates`` in order on the state ``root``, as far as the block's gas reaches.
 
-    After a transaction that does not fit or cannot run, its sender's later ones wait.
+    After a transaction that does not fit or cannot run, its sender's later ones wait. Strangers
+    share `STRANGERS_BLOCK_GAS`, so that nobody who pays nothing keeps others out.
     """
     return deeply(lambda: _run_block(nodes, root, around, candidates))
 
@@ -157,10 +164,13 @@ def _run_block(
     state, run = new_state(nodes, root, around), BlockRun()
     receipts: list[Any] = []
     held: set[Address] = set()
+    free_gas = 0
     for pending in candidates:
         if pending.sender in held:
             continue
-        if run.gas_used + pending.gas > BLOCK_GAS:
+        if run.gas_used + pending.gas > BLOCK_GAS or (
+            pending.stranger and free_gas + pending.gas > STRANGERS_BLOCK_GAS
+        ):
             held.add(pending.sender)
             continue
         state.lock_changes()
@@ -170,6 +180,7 @@ def _run_block(
             continue
         gas = ParisVM.finalize_gas_used(pending.decoded, computation)
         run.gas_used += gas
+        free_gas += gas if pending.stranger else 0
         receipts.append(_receipt(pending.decoded, computation, run.gas_used))
         run.outcomes.append(_outcome(pending, computation, gas, run.gas_used, receipts[-1]))
     run.state_root = _persisted(state)

@@ -32,16 +32,17 @@ from typing import Any, Protocol, Self
 
 from protocol.header import Field, Header, block_hash
 from protocol.ids import Address, Hash
-from registry.embedded import execution, sealing
-from registry.embedded.admission import admit
-from registry.embedded.calls import Accounts
+from registry.embedded import execution, rpc, sealing
+from registry.embedded.admission import admit, judge_sender
+from registry.embedded.calls import Accounts, Meter
 from registry.embedded.execution import Nodes, Surroundings
 from registry.embedded.home import VALIDATORS, Entropy, Home, Lock, draw_chain_id, draw_key
 from registry.embedded.pool import Pending, Pool, known
-from registry.embedded.rpc import Rpc
 from registry.embedded.store import Store
 
 FEE_FUNDS = 10**24  # wei; gas is free, this only lets the registry outbid a flood
+STRANGERS_CALL_GAS = 3_000_000  # the contract's calls take less than a third of it
+STRANGERS_REQUEST_GAS = 6_000_000
 POLL = 0.1  # seconds between looks at the clock
 RETRY = 2.0  # seconds of rest after a fault of the disk
 
@@ -97,7 +98,6 @@ class EmbeddedLedger:
         self._writing = threading.Lock()
         self._wake, self._stop = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
-        self._rpc = Rpc(self)
 
     @classmethod
     def create(
@@ -213,7 +213,7 @@ class EmbeddedLedger:
         # After the state was read: what that state knows as sent is in the store by now.
         if self.store.mined(pending.hash) is not None:
             raise known(pending.hash)
-        pending.check_funds(accounts.balance(pending.sender))
+        pending = judge_sender(pending, accounts.balance(pending.sender))
         self.pool.add(pending, accounts.nonce(pending.sender))
         self._wake.set()
         return pending.hash
@@ -233,7 +233,11 @@ class EmbeddedLedger:
 
     def handle(self, request: object) -> Any:
         """A JSON-RPC 2.0 request, or batch, to its response; see `rpc`. It never raises."""
-        return self._rpc.handle(request)
+        return rpc.handle(self, request, Meter())
+
+    def handle_strangers(self, request: object) -> Any:
+        """The same for whoever may ask: with less gas for calls, and for the whole request."""
+        return rpc.handle(self, request, Meter(STRANGERS_CALL_GAS, STRANGERS_REQUEST_GAS))
 
     def _is_due(self) -> bool:
         now, head = self._clock.now(), self._head.header

@@ -16,6 +16,7 @@ from protocol.errors import Refused
 from protocol.header import Field, Header, block_hash
 from protocol.ids import Address
 from registry.embedded import calls, parameters, proofs, views
+from registry.embedded.calls import Meter
 from registry.embedded.execution import Nodes, Surroundings
 from registry.embedded.parameters import invalid, positional
 from registry.embedded.rows import LogFilter, Mined
@@ -32,10 +33,10 @@ HEAD_TAGS = frozenset({"latest", "pending", "safe", "finalized"})
 
 
 class Methods:
-    """Each method takes the request's ``params`` and returns its ``result``."""
+    """Each method takes the request's ``params`` and returns its ``result``; for one request."""
 
-    def __init__(self, ledger: EmbeddedLedger) -> None:
-        self._ledger = ledger
+    def __init__(self, ledger: EmbeddedLedger, meter: Meter) -> None:
+        self._ledger, self._meter = ledger, meter
         self.by_name: dict[str, Callable[[object], Any]] = {
             "web3_clientVersion": lambda _: CLIENT,
             "net_version": lambda _: str(ledger.chain_id),
@@ -166,13 +167,14 @@ class Methods:
         message, tag = positional(params, 1, 2)
         root, around = self._scene(tag)
         nodes = Nodes(self._ledger.store.node)
-        return views.data(calls.call(nodes, root, around, parameters.call(message)))
+        return views.data(calls.call(nodes, root, around, parameters.call(message), self._meter))
 
     def _estimate(self, params: object) -> str:
         message, tag = positional(params, 1, 2)
         root, around = self._scene(tag)
         nodes = Nodes(self._ledger.store.node)
-        return views.quantity(calls.estimate(nodes, root, around, parameters.call(message)))
+        wanted = parameters.call(message)
+        return views.quantity(calls.estimate(nodes, root, around, wanted, self._meter))
 
     def _send(self, params: object) -> str:
         return views.data(self._ledger.submit(parameters.data(positional(params, 1, 1)[0])))

@@ -8,6 +8,7 @@ Rules:
 * A known transaction is refused as already known, whether it waits here or is in a block.
 * A gap in the nonces waits for what is missing, up to `MAX_GAP` ahead.
 * The same nonce again replaces only for a fee at least a tenth (and one wei) higher.
+* Accounts without funds have a part of the pool, and cannot fill it.
 * Higher fees go first. Gas may be free here, so this is what lets a funded account pass a flood.
 
 Not kept: the pool lives in memory. Whoever sent a transaction sends the same bytes again after a
@@ -25,6 +26,7 @@ from protocol.errors import Refused
 from protocol.ids import Address, Hash
 
 MAX_POOL = 4096
+MAX_STRANGERS = 1024
 MAX_GAP = 256
 
 NonceOf = Callable[[Address], int]
@@ -32,7 +34,10 @@ NonceOf = Callable[[Address], int]
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A decoded transaction beside its raw bytes; ``fee`` is the most it pays per gas, in wei."""
+    """A decoded transaction beside its raw bytes; ``fee`` is the most it pays per gas, in wei.
+
+    ``stranger``: its sender has no funds.
+    """
 
     raw: bytes
     hash: Hash
@@ -42,6 +47,7 @@ class Pending:
     fee: int
     value: int
     decoded: Any
+    stranger: bool = False
 
     def check_funds(self, balance: int) -> None:
         """`Refused` unless ``balance`` (wei) covers the value and the most the gas may cost."""
@@ -80,6 +86,8 @@ class Pool:
             if rival is not None:
                 _check_replacement(pending, rival)
                 self._remove(rival)
+            elif pending.stranger and self._strangers() >= MAX_STRANGERS:
+                raise _full(MAX_STRANGERS, "wait for the next block, or fund the account")
             elif len(self._by_hash) >= MAX_POOL:
                 self._make_room(pending)
             self._by_hash[pending.hash] = pending
@@ -134,15 +142,13 @@ class Pool:
                 "send the missing ones first",
             )
 
+    def _strangers(self) -> int:
+        return sum(waiting.stranger for waiting in self._by_hash.values())
+
     def _make_room(self, pending: Pending) -> None:
         cheapest = min(reversed(self._by_hash.values()), key=lambda waiting: waiting.fee)
         if pending.fee <= cheapest.fee:
-            raise Refused(
-                "pool-full",
-                "transaction refused",
-                f"{MAX_POOL} transactions are waiting already",
-                "wait for the next block, or offer a higher fee",
-            )
+            raise _full(MAX_POOL, "wait for the next block, or offer a higher fee")
         self._remove(cheapest)
 
 
@@ -154,6 +160,10 @@ def known(transaction: Hash) -> Refused:
         f"{transaction} is already here",
         "ask for its receipt",
     )
+
+
+def _full(many: int, fix: str) -> Refused:
+    return Refused("pool-full", "transaction refused", f"{many} like it are waiting already", fix)
 
 
 def _check_replacement(pending: Pending, rival: Pending) -> None:

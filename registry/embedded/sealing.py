@@ -28,6 +28,8 @@ OMMERS_HASH = keccak256(encode([]))
 VANITY = b"firmledger embedded".ljust(32, b"\0")
 DIFFICULTY = 1
 BLOCK_GAS = 30_000_000
+STRANGERS_GAS = 500_000  # of one transaction whose sender has no funds
+STRANGERS_BLOCK_GAS = 1_000_000  # of all these in a block: the rest is the registry's
 BASE_FEE = 0
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import FileResponse
 from starlette.concurrency import run_in_threadpool
+from starlette.types import Message, Receive, Scope, Send
 
 from protocol.bundle import MEDIA_TYPE
 from protocol.errors import Malformed
@@ -20,6 +21,7 @@ from protocol.receipt import MAX_RECEIPT_BYTES
 from protocol.records import Device
 from registry.bundles import Answer
 from registry.web import models
+from registry.web.errors import problem
 from registry.web.requests import Here, ThisProduct, small_body
 from registry.web.waiting import Changes
 
@@ -43,6 +45,24 @@ class _Blob(FileResponse):
     """A file in pieces of 1 MiB: a sixteenth of the default's work per byte."""
 
     chunk_size = 1 << 20
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The file, or the range asked for; what is wrong with a range is told as a problem."""
+        refused = False
+
+        async def told(message: Message) -> None:
+            nonlocal refused
+            status = message.get("status", 200)
+            if status >= 400:
+                refused = True
+                answer = problem(_bad_range(beyond=status == 416))
+                known = [item for item in message["headers"] if item[0] == b"content-range"]
+                answer.raw_headers.extend(known)
+                await answer(scope, receive, send)
+            elif not refused:
+                await send(message)
+
+        await super().__call__(scope, receive, told)
 
 
 @routes.get("/products/{product}/bundle", response_class=Response, responses=_BUNDLE)
@@ -124,6 +144,12 @@ def acknowledgement(registry: Here, leaf: str) -> Response:
     enrolled = registry.receipts.is_logged(known)
     view = models.TakenView(leaf=str(known), enrolled=enrolled, anchored=False)
     return Response(view.model_dump_json(), 202, media_type="application/json")
+
+
+def _bad_range(*, beyond: bool) -> Malformed:
+    why = "the range lies beyond the blob's end" if beyond else "the Range header is not understood"
+    reason = "range-beyond" if beyond else "bad-range"
+    return Malformed(reason, "request refused", why, "ask for bytes=FIRST-LAST within the blob")
 
 
 def _is_worth_it(answer: Answer, known: str | None) -> bool:

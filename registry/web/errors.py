@@ -40,6 +40,7 @@ _BY_REASON = {
     "not-found": 404,
     "method": 405,
     "media-type": 415,
+    "range-beyond": 416,
     "release-not-indexed": 503,
     "not-enrolled": 429,
     "name-taken": 409,

@@ -18,6 +18,7 @@ from registry.catalogue import ReleaseEntry
 from registry.depth import shallow
 from registry.web import models, views
 from registry.web.requests import MAX_BODY, Here, ThisProduct, small_body
+from registry.web.waiting import Turns
 
 routes = APIRouter(prefix="/v1", tags=["public"])
 health = APIRouter(tags=["health"])
@@ -63,15 +64,15 @@ def release(registry: Here, product: ThisProduct, which: str) -> dict[str, Any]:
 
 
 @health.get("/healthz")
-def alive(request: Request) -> dict[str, Any]:
+async def alive(request: Request) -> dict[str, Any]:
     """That the process answers; ``instance`` is that of DIR/address."""
     return {"ok": True, "instance": request.app.state.instance}
 
 
 @health.get("/readyz")
-def ready(registry: Here) -> dict[str, Any]:
+async def ready(registry: Here) -> dict[str, Any]:
     """That it can do its work: the ledger is followed and young; a problem otherwise."""
-    head = registry.catalogue.head()
+    head = registry.catalogue.head()  # one row: no thread, which others may all be using
     if head is None:
         raise Unreachable(
             "not-ready",
@@ -114,10 +115,12 @@ async def rpc(request: Request, registry: Here) -> Response:
         raise Malformed(
             "not-json", "request refused", "its body is not JSON", "send a JSON-RPC request"
         ) from fault
-    answer = await run_in_threadpool(embedded.handle, asked)
+    turns: Turns = request.app.state.turns
+    async with turns.one():
+        answer = await run_in_threadpool(embedded.handle_strangers, asked)
     if answer is None:
         return Response(status_code=204)
-    return Response(json.dumps(answer), media_type="application/json")
+    return Response(json.dumps(answer, allow_nan=False), media_type="application/json")
 
 
 class _Gauges(CollectorRegistry):

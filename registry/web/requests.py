@@ -77,8 +77,8 @@ class BodyLimit:
         )
 
 
-def registry_of(request: Request) -> Registry:
-    """The registry that this application serves."""
+async def registry_of(request: Request) -> Registry:
+    """The registry that this application serves; async, for it needs no thread."""
     registry: Registry = request.app.state.registry
     return registry
 

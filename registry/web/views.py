@@ -7,6 +7,7 @@ from typing import Any
 from protocol.ids import Address, Hash
 from protocol.ledger import Status, elapsed, open_share
 from protocol.records import Approval, Product
+from registry import VERSION
 from registry.approvals import recover
 from registry.assembly import Registry
 from registry.catalogue import Place, ProductEntry, ReleaseEntry
@@ -16,7 +17,6 @@ from registry.queue import Status as RowStatus
 EMBEDDED_NOTICE = (
     "embedded ledger: whoever owns this host owns the ledger; for trials, not for production"
 )
-VERSION = "0.1.0"
 
 
 def product_view(registry: Registry, entry: ProductEntry) -> dict[str, Any]:

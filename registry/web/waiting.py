@@ -1,9 +1,16 @@
-"""Long polling: requests that wait until the ledger says something else, without a thread each."""
+"""Requests that wait, without a thread each: for the ledger's next word, or for their turn."""
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from protocol.errors import Unreachable
+
+RUNNING = 2  # requests to the embedded ledger at work at once
+QUEUED = 64
+PATIENCE = 10.0  # seconds
 
 
 class Changes:
@@ -44,3 +51,47 @@ class Changes:
     def _wake(self) -> None:
         self._next.set()
         self._next = asyncio.Event()
+
+
+class Turns:
+    """Lets few requests run strangers' code at once; some others wait a while."""
+
+    def __init__(
+        self, running: int = RUNNING, queued: int = QUEUED, patience: float = PATIENCE
+    ) -> None:
+        """``patience``: how many seconds one waits for its turn."""
+        self._free = asyncio.Semaphore(running)
+        self._queued, self._patience = queued, patience
+        self.waiting = 0
+
+    @asynccontextmanager
+    async def one(self) -> AsyncIterator[None]:
+        """One turn; `Unreachable` ``busy`` if it does not come in time, or too many wait."""
+        if self._free.locked():
+            await self._queue()
+        else:
+            await self._free.acquire()
+        try:
+            yield
+        finally:
+            self._free.release()
+
+    async def _queue(self) -> None:
+        if self.waiting >= self._queued:
+            raise _busy()
+        self.waiting += 1
+        try:
+            await asyncio.wait_for(self._free.acquire(), self._patience)
+        except TimeoutError:
+            raise _busy() from None
+        finally:
+            self.waiting -= 1
+
+
+def _busy() -> Unreachable:
+    return Unreachable(
+        "busy",
+        "request not answered",
+        "the ledger is busy with the requests of others",
+        "try again in a moment, or run a node of your own",
+    )

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import threading
+import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -18,11 +21,13 @@ import typer
 
 from protocol.bundle import Bundle, prove
 from protocol.errors import Misuse
+from protocol.ids import Address
 from protocol.trustfile import ClassKeys, TrustFile
 from registry import cli, sticks
 from registry.app import Server
 from registry.assembly import Registry
 from registry.clock import SystemClock
+from registry.embedded import EmbeddedLedger
 from registry.keys import Keyring
 from tests.registry.entropy import Stream
 from tests.registry.place import Unit
@@ -216,6 +221,11 @@ def test_where_there_is_no_registry(tmp_path: Path, capsys: pytest.CaptureFixtur
     Terminal(tmp_path, capsys)("product", "list").refused(2, "no-registry")
 
 
+def test_a_file_is_no_registry(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    Terminal(tmp_path / "file", capsys)("audit").refused(2, "no-registry")
+
+
 def test_a_registry_is_not_made_twice(run: Terminal, served: Path) -> None:
     before = (served / "settings.toml").read_bytes()
     run("init", served).refused(2, "registry-exists")
@@ -326,11 +336,18 @@ def test_a_product_that_cannot_be(
     run("product", "show", "kettle").refused(2, "unknown-product")
 
 
-def test_a_threshold_above_its_approvers_is_the_ledgers_to_refuse(run: Terminal) -> None:
+def test_a_threshold_above_its_approvers_is_wrong_usage(run: Terminal) -> None:
     words = ("--hardware", "1", "--approvers", "alice", "--threshold", "2")
-    run("product", "create", "toaster", *words).refused(1, "invalid-governance")
+    run("product", "create", "toaster", *words).refused(2, "bad-threshold")
     mended = run("product", "create", "toaster", *words[:-1], "1")
     assert mended.code == 0
+
+
+def test_a_product_is_not_created_again_with_other_rules(run: Terminal) -> None:
+    words = ("product", "create", "thermostat", "--hardware", "1-3")
+    words += ("--approvers", "alice,bob,carol", "--threshold")
+    said = run(*words, "3").refused(2, "product-exists")
+    assert "other rules" in said.err
 
 
 def test_keys_drawn_for_other_hardware_are_not_taken(run: Terminal) -> None:
@@ -378,7 +395,7 @@ def test_an_identity_that_does_not_fit_enrols_nobody(
     assert run("product", "show", "thermostat").document["enrolled"] == before
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"\xff\xfe", b"{" * 9000])
+@pytest.mark.parametrize("content", [b"", b"[]", b"\xff\xfe", b"{" * 9000, b"[" * 60_000])
 def test_a_foreign_file_enrols_nobody(run: Terminal, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "file").write_bytes(content)
     run("product", "enrol", "thermostat", tmp_path / "file").refused(1, "bad-device-file")
@@ -506,7 +523,7 @@ def test_the_builder_warns_of_a_canary_that_may_be_nobody(
 @pytest.mark.parametrize(
     ("words", "code", "reason"),
     [
-        (("--version", "1"), 1, "version-syntax"),
+        (("--version", "1"), 2, "version-syntax"),
         (("--rollout", "all"), 2, "bad-rollout"),
         (("--expiry", "tomorrow"), 2, "bad-time"),
         (("--expiry", "2027-01-31T22:00:00"), 2, "bad-time"),
@@ -563,13 +580,46 @@ def test_an_auditor_attests_once_per_kind(run: Terminal, firmware: Path, tmp_pat
     run(*attest[:-3], "--evidence", tmp_path / "gone", "--as", "ada").refused(1, "file-unreadable")
 
 
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[str]:
+    """A chain elsewhere whose node lets everyone deploy, unlike a registry's /rpc; its address."""
+    EmbeddedLedger.create(tmp_path / "chain", clock=SystemClock())
+    with EmbeddedLedger.open(tmp_path / "chain", clock=SystemClock()) as ledger:
+
+        class Answers(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                asked = self.rfile.read(int(self.headers["Content-Length"]))
+                said = json.dumps(ledger.handle(json.loads(asked))).encode()
+                self.send_response(200)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(said)))
+                self.end_headers()
+                self.wfile.write(said)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+            thread = threading.Thread(target=server.serve_forever)
+            thread.start()
+            ledger.start()
+            try:
+                yield f"http://127.0.0.1:{server.server_port}"
+            finally:
+                server.shutdown()
+                thread.join()
+
+
 def test_a_registry_can_follow_a_ledger_elsewhere(
-    run: Terminal, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Terminal, node: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A second registry, by JSON-RPC, on the chain of the first, with a contract of its own."""
-    rpc = json.loads((run.directory / "address").read_text())["url"] + "/rpc"
+    """A second registry, by JSON-RPC, on a chain that is not its own."""
+    rpc = node
+    shutil.copy(tmp_path / "chain" / "keys" / "fee.json", tmp_path / "fee.json")
     away = Terminal(tmp_path / "away", capsys)
     assert away("init", tmp_path / "away").code == 0
+    # A test vector's way to funds: the account that the chain was made with.
+    shutil.copy(tmp_path / "fee.json", tmp_path / "away" / "keys" / "fee.json")
     deployed = away("ledger", "deploy", "--rpc", rpc)
     assert deployed.code == 0
     assert deployed.document["contract"] != run("ledger", "status").document["contract"]
@@ -692,6 +742,21 @@ def test_a_stick_cut_short_or_grown_is_refused(run: Terminal, stick: Path) -> No
     run("bundle", "verify", stick, *trust).refused(2, "no-such-file")
 
 
+def test_a_damaged_stick_is_not_refreshed(run: Terminal, stick: Path) -> None:
+    """A new proof does not make a payload whole: the file stays as it is, and is refused."""
+    data = stick.read_bytes()
+    for changed, reason in (
+        (data[:-1], "payload-size"),
+        (data + b"\0", "payload-size"),
+        (data[:-1] + bytes([data[-1] ^ 1]), "payload-digest"),
+    ):
+        stick.write_bytes(changed)
+        run("bundle", "refresh", stick).refused(1, reason)
+        assert stick.read_bytes() == changed
+    stick.write_bytes(data)
+    assert run("bundle", "refresh", stick).code == 0
+
+
 def test_a_stick_of_another_product_or_ledger_is_refused(
     run: Terminal, stick: Path, tmp_path: Path
 ) -> None:
@@ -700,6 +765,7 @@ def test_a_stick_of_another_product_or_ledger_is_refused(
     run("product", "trust", "heater", "-o", tmp_path / "other.json")
     said = run("bundle", "verify", stick, "--trust", tmp_path / "other.json")
     assert said.code == 1 and not said.document["ok"]
+    assert said.document["error"]["reason"] == "wrong-product"
     (tmp_path / "other.json").write_text("{}")
     run("bundle", "verify", stick, "--trust", tmp_path / "other.json").refused(1, "bad-trust-file")
 
@@ -729,3 +795,70 @@ def test_verifying_loads_no_registry_machinery(stick: Path) -> None:
         [sys.executable, "-c", program], cwd=REPO, capture_output=True, text=True, check=True
     )
     assert done.stderr.splitlines()[-1] == "0 []"
+
+
+# -- elsewhere, and other surroundings -----------------------------------------------------------
+
+
+def test_an_audit_needs_no_registry(
+    run: Terminal, stick: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Against a node alone, by contract or trust file; and what does not fit is refused."""
+    trust = stick.with_name("trust.json")
+    rpc = json.loads((run.directory / "address").read_text())["url"] + "/rpc"
+    contract = run("ledger", "status").document["contract"]
+    afar = Terminal(tmp_path / "nothing", capsys)
+    at_home = run("audit").document
+    for which in (
+        ("--contract", contract),
+        ("--trust", trust),
+        ("--trust", trust, "--from-block", "1"),
+    ):
+        said = afar("audit", "--rpc", rpc, *which)
+        assert said.code == 0 and said.document["ok"]
+        assert said.document["releases"] == at_home["releases"] > 0
+    late = afar("audit", "--rpc", rpc, "--trust", trust, "--from-block", str(at_home["head"]))
+    assert late.code == 1 and not late.document["ok"]
+    nowhere = ("--rpc", rpc, "--contract", "0x" + "11" * 20)
+    afar("audit", *nowhere).refused(2, "no-contract")
+    forged = tmp_path / "forged.json"
+    forged.write_bytes(
+        replace(
+            TrustFile.parse(trust.read_bytes()),
+            validators=tuple(Address(bytes([n]) * 20) for n in range(1, 5)),
+        ).to_bytes()
+    )
+    unsealed = afar("audit", "--rpc", rpc, "--trust", forged)
+    assert "not-sealed" in [problem["reason"] for problem in unsealed.document["problems"]]
+    afar("audit", "--trust", trust).refused(2, "usage")
+    afar("audit", "--rpc", rpc, "--trust", tmp_path / "none").refused(2, "no-such-file")
+    status = afar("ledger", "status", "--rpc", rpc, "--contract", contract).document
+    assert status["code_known"] and status["head"]["number"] >= at_home["head"]
+    afar("ledger", "status", *nowhere).refused(2, "no-contract")
+
+
+def test_no_proxy_is_asked_for_this_machine(run: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    assert run("product", "show", "thermostat", patience=0).code == 0
+
+
+def test_a_stopped_command_says_so(run: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("registry.client.find", stop)
+    said = run("product", "show", "thermostat").refused(1, "stopped")
+    assert "nothing is published twice" in said.err
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == 0
+    declared = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]["version"]
+    assert capsys.readouterr().out == f"firmledger {declared}\n"
+
+
+def test_firmware_that_is_not_there_is_wrong_usage(run: Terminal, tmp_path: Path) -> None:
+    words = ("--product", "thermostat", "--version", "9.9.9", "--security-counter", "1")
+    more = ("--rollout", "100%@0h", "-o", tmp_path / "r")
+    run("release", "build", tmp_path / "none.bin", *words, *more).refused(2, "no-such-file")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,16 +15,18 @@ import pytest
 from starlette.testclient import TestClient
 
 from protocol.bundle import MEDIA_TYPE, Acknowledgement, Bundle, prove
+from protocol.errors import Unreachable
 from protocol.ids import Version
 from protocol.receipt import MAX_RECEIPT_BYTES, Outcome
 from protocol.records import Product, Terms
 from registry.app import Server, create_app
 from registry.operators import read_token
 from registry.web.requests import MAX_BODY
-from registry.web.waiting import Changes
+from registry.web.waiting import RUNNING, Changes, Turns
 from tests.registry.place import Place, Unit
 
 UNIT = Unit("one")
+THREADS = 40  # of the application, for all routes that are not async
 COSE = {"Content-Type": "application/cose"}
 
 
@@ -164,7 +167,10 @@ def test_ranges_of_blobs(place: Place, http: TestClient) -> None:
     rest = http.get(where, headers={"Range": "bytes=99990-"})
     assert (rest.status_code, rest.content) == (206, whole[99990:])
     beyond = http.get(where, headers={"Range": "bytes=100000-"})
-    assert beyond.status_code == 416
+    refused(beyond, 416, "range-beyond")
+    assert beyond.headers["content-range"] == "bytes */100000"
+    for strange in ("bytes=9-1", "bytes=x", "pieces=1-2", "bytes="):
+        refused(http.get(where, headers={"Range": strange}), 400, "bad-range")
     head = http.head(where)
     assert (head.headers["content-length"], head.content) == ("100000", b"")
     refused(http.get(f"/v1/blobs/{'0' * 64}"), 404, "unknown-blob")
@@ -373,6 +379,76 @@ def test_the_embedded_ledger_answers_json_rpc(place: Place, http: TestClient) ->
     refused(http.post("/rpc", content=b"{"), 400, "not-json")
     notification = http.post("/rpc", json={"jsonrpc": "2.0", "method": "eth_chainId"})
     assert (notification.status_code, notification.content) == (204, b"")
+
+
+def test_few_ask_the_ledger_at_once_and_health_needs_no_turn(
+    place: Place, http: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both turns are taken, and every thread: requests are refused as busy, health answers."""
+    ledger, go = place.registry.ledger, threading.Event()
+    assert ledger is not None
+    inside = threading.Semaphore(0)
+
+    def slow(request: object) -> object:
+        inside.release()
+        go.wait()
+        return request
+
+    monkeypatch.setattr(ledger, "handle_strangers", slow)
+    monkeypatch.setattr(place.registry.catalogue, "products", lambda: slow([]))
+    http.app.state.turns = Turns(patience=0.1)  # type: ignore[attr-defined]
+    with ThreadPoolExecutor(42) as pool:
+        try:
+            asked = [pool.submit(http.post, "/rpc", json={}) for _ in range(RUNNING)]
+            asked += [pool.submit(http.get, "/v1/products") for _ in range(THREADS - RUNNING)]
+            for _ in range(THREADS):
+                assert inside.acquire(timeout=30)
+            refused(http.post("/rpc", json={}), 503, "busy")
+            assert http.get("/healthz").json()["ok"]
+            assert http.get("/readyz").json()["ok"]
+        finally:
+            go.set()
+        assert {answer.result().status_code for answer in asked} == {200}
+
+
+def test_no_more_than_so_many_wait_for_their_turn() -> None:
+    async def crowd() -> list[str]:
+        turns, go = Turns(running=1, queued=2, patience=60), asyncio.Event()
+
+        async def visit() -> str:
+            try:
+                async with turns.one():
+                    await go.wait()
+                    return "in"
+            except Unreachable as error:
+                return error.reason
+
+        visits = [asyncio.create_task(visit()) for _ in range(4)]
+        done, _pending = await asyncio.wait(visits, return_when=asyncio.FIRST_COMPLETED)
+        assert [task.result() for task in done] == ["busy"]
+        go.set()
+        return sorted(await asyncio.gather(*visits))
+
+    assert asyncio.run(crowd()) == ["busy", "in", "in", "in"]
+
+
+def test_calls_of_strangers_are_short(place: Place, http: TestClient) -> None:
+    """An endless loop ends at the gas that strangers have, and a batch has little more."""
+    call = {"jsonrpc": "2.0", "id": 1, "method": "eth_call", "params": [{"data": "0x5b600056"}]}
+    assert "OutOfGas" in http.post("/rpc", json=call).json()["error"]["message"]
+    whole = http.post("/rpc", json=[call] * 5).json()
+    said = [answer["error"]["message"] for answer in whole]
+    assert [text.startswith("gas budget") for text in said] == [False, False, True, True, True]
+
+
+def test_an_id_that_is_no_json_is_not_sent_back(place: Place, http: TestClient) -> None:
+    for strange in ("1e999", "NaN", "-Infinity", "[1]", "{}", "true"):
+        body = f'{{"jsonrpc": "2.0", "id": {strange}, "method": "eth_chainId"}}'
+        answer = json.loads(http.post("/rpc", content=body).content, parse_constant=pytest.fail)
+        assert (answer["id"], answer["error"]["code"]) == (None, -32600)
+    for fine in ('"x"', "7", "null", "1.5"):
+        body = f'{{"jsonrpc": "2.0", "id": {fine}, "method": "eth_chainId"}}'
+        assert http.post("/rpc", content=body).json()["id"] == json.loads(fine)
 
 
 def test_a_bug_inside_is_a_problem_and_tells_nothing(

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from protocol.header import block_hash
 from registry.embedded import EmbeddedLedger
+from registry.embedded.calls import Meter
+from registry.embedded.methods import Methods
 from registry.embedded.rows import LogFilter, condition
 from tests.registry.embedded.scene import (
     CALLS_ITSELF,
@@ -355,7 +357,7 @@ _JSON = st.recursive(
 @settings(max_examples=600, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_garbage_never_is_our_bug(ledger: EmbeddedLedger, data: st.DataObject) -> None:
-    method = data.draw(st.sampled_from(sorted(ledger._rpc._methods)))
+    method = data.draw(st.sampled_from(sorted(Methods(ledger, Meter()).by_name)))
     params = data.draw(st.lists(_JSON, max_size=4) | _JSON)
     answer = ledger.handle({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})
     assert "result" in answer or answer["error"]["code"] in (-32602, -32000, 3), answer

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from protocol.errors import FirmledgerError, Malformed, Refused
 from registry.embedded import EmbeddedLedger, execution
 from registry.embedded.admission import MAX_RAW, admit
+from registry.embedded.sealing import STRANGERS_BLOCK_GAS, STRANGERS_GAS
 from tests.registry.embedded.scene import (
     PIGEONHOLE,
     STRANGER,
@@ -68,6 +69,47 @@ def test_what_does_not_fit_waits_for_the_next_block(
     # The third held its own sender back, and nobody else.
     assert [[mined.raw for mined in block] for block in made] == [[*raws[:2], small], raws[2:], []]
     assert [mined.succeeded for mined in made[1]] == [False, True]
+
+
+def test_strangers_together_get_a_small_part_of_a_block(
+    ledger: EmbeddedLedger, fee: Sender, notebook: bytes
+) -> None:
+    """Endless loops at no price: the account with funds comes last, and is in the next block."""
+    loop = bytes.fromhex("5b600056")
+    strangers = [Sender(ledger, "0x" + f"{n:064x}") for n in range(1, 7)]
+    for stranger in strangers:
+        ledger.submit(stranger.sign(None, loop, gas=STRANGERS_GAS))
+    ours = fee.sign(notebook, entry(1, 1))
+    ledger.submit(ours)
+    mined = ledger.store.mined_in(ledger.seal_now().number)
+    assert ours in [transaction.raw for transaction in mined]
+    assert len(mined) == 1 + STRANGERS_BLOCK_GAS // STRANGERS_GAS
+    greedy = strangers[0].sign(None, loop, gas=STRANGERS_GAS + 1)
+    assert "an account without funds" in send(ledger, greedy)["message"]
+    ledger.submit(fee.sign(None, loop, gas=STRANGERS_GAS + 1))
+
+
+def test_strangers_cannot_fill_the_pool(
+    ledger: EmbeddedLedger, fee: Sender, notebook: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("registry.embedded.pool.MAX_STRANGERS", 2)
+    stranger = Sender(ledger, STRANGER)
+    for key in (1, 2):
+        ledger.submit(stranger.sign(notebook, entry(key, key)))
+    assert "txpool is full" in send(ledger, stranger.sign(notebook, entry(3, 3)))["message"]
+    ledger.submit(fee.sign(notebook, entry(4, 4)))
+
+
+def test_lists_in_lists_without_end_are_no_transaction(ledger: EmbeddedLedger) -> None:
+    raw = b""
+    for _ in range(30_000):
+        size = len(raw)
+        if size < 56:
+            raw = bytes([0xC0 + size]) + raw
+        else:
+            length = size.to_bytes((size.bit_length() + 7) // 8, "big")
+            raw = bytes([0xF7 + len(length)]) + length + raw
+    assert send(ledger, raw)["code"] == -32602
 
 
 def test_transactions_of_one_block_cost_what_they_cost_apart(
