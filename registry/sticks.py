@@ -224,7 +224,7 @@ def _verify(bundle: Bundle, file: IO[bytes], trust: TrustFile, progress: Progres
 
 def _check_product(bundle: Bundle, trust: TrustFile) -> None:
     """Said before anything is proved: a stick of another product proves nothing of this one."""
-    claimed = bundle.static and bytes(bundle.static.terms.product_id)
+    claimed = None if bundle.static is None else bytes(bundle.static.terms.product_id)
     if claimed is not None and claimed != bytes(trust.product_id):
         raise Untrusted(
             "wrong-product",
