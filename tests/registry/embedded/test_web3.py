@@ -15,7 +15,8 @@ from web3.exceptions import ContractCustomError, TransactionNotFound, Web3RPCErr
 from web3.middleware import ExtraDataToPOAMiddleware, SignAndSendRawMiddlewareBuilder
 from web3.providers.base import BaseProvider
 
-from registry.embedded import EmbeddedLedger, provider
+from registry.embedded import EmbeddedLedger
+from registry.embedded.provider import InProcessProvider
 from tests.registry.embedded.reader import check_account_proof
 from tests.registry.embedded.scene import NOTEBOOK, TOPIC, Sender, SimClock, entry
 
@@ -40,7 +41,7 @@ def running(ledger: EmbeddedLedger, clock: SimClock) -> Iterator[EmbeddedLedger]
 @pytest.fixture(params=["in-process", "http"])
 def through(request: pytest.FixtureRequest, running: EmbeddedLedger) -> Iterator[BaseProvider]:
     if request.param == "in-process":
-        yield provider(running)
+        yield InProcessProvider(running)
         return
 
     class Handler(BaseHTTPRequestHandler):
