@@ -22,7 +22,7 @@ from protocol.rlp import Item, decode, encode, to_bytes, to_list
 
 # JSON-RPC names in the order of the header; True: a number. The latter ones came with later forks
 # (EIP-1559, 4895, 4844, 4788, 7685) and are there as far as the first that a block lacks.
-_FIELDS = (
+FIELDS = (
     ("parentHash", False),
     ("sha3Uncles", False),
     ("miner", False),
@@ -54,7 +54,7 @@ def header_bytes(block: Mapping[str, Any]) -> bytes:
     `Unreachable` ``header-mismatch`` if it does not hash to the block's hash.
     """
     fields: list[Item] = []
-    for place, (name, is_number) in enumerate(_FIELDS):
+    for place, (name, is_number) in enumerate(FIELDS):
         value = block.get(name)
         if value is None:
             if place < _KNOWN:

@@ -17,26 +17,9 @@ from registry.embedded.execution import decode_transaction
 from registry.embedded.pool import Pending
 from registry.embedded.rows import FoundLog, Mined
 from registry.embedded.sealing import BASE_FEE, DIFFICULTY, raw_field
+from registry.headers import FIELDS
 
 LEGACY = 0
-_HEADER_FIELDS = (
-    ("parentHash", False),
-    ("sha3Uncles", False),
-    ("miner", False),
-    ("stateRoot", False),
-    ("transactionsRoot", False),
-    ("receiptsRoot", False),
-    ("logsBloom", False),
-    ("difficulty", True),
-    ("number", True),
-    ("gasLimit", True),
-    ("gasUsed", True),
-    ("timestamp", True),
-    ("extraData", False),
-    ("mixHash", False),
-    ("nonce", False),
-    ("baseFeePerGas", True),
-)  # name and whether it is a number, in the order of the header's RLP
 
 
 def quantity(value: int) -> str:
@@ -53,7 +36,7 @@ def block(header: Header, mined: Sequence[Mined], *, whole: bool) -> dict[str, A
     """A block; its transactions ``whole``, or as hashes."""
     name = block_hash(header)
     shown: dict[str, Any] = {"hash": data(name)}
-    for place, (key, is_number) in enumerate(_HEADER_FIELDS):
+    for place, (key, is_number) in enumerate(FIELDS[: len(header.fields)]):
         value = raw_field(header, place)
         shown[key] = quantity(int.from_bytes(value, "big")) if is_number else data(value)
     shown["totalDifficulty"] = quantity(DIFFICULTY * (header.number + 1))
