@@ -15,6 +15,8 @@ interface Vm {
     function assertEq(bytes32 left, bytes32 right, string calldata error) external pure;
     function assertTrue(bool condition, string calldata error) external pure;
     function chainId(uint256 id) external;
+    function envOr(string calldata name, bytes calldata defaultValue) external view returns (bytes memory);
+    function envOr(string calldata name, uint256 defaultValue) external view returns (uint256);
     function etch(address target, bytes calldata code) external;
     function expectEmit(bool topic1, bool topic2, bool topic3, bool data, address emitter) external;
     function expectRevert(bytes calldata revertData) external;
@@ -26,5 +28,6 @@ interface Vm {
     function prank(address sender) external;
     function recordLogs() external;
     function sign(uint256 privateKey, bytes32 digest) external pure returns (uint8 v, bytes32 r, bytes32 s);
+    function store(address target, bytes32 slot, bytes32 value) external;
     function warp(uint256 timestamp) external;
 }
