@@ -1,18 +1,30 @@
 """Contract and Python model, driven by the same random acts: the same words, events and refusals.
 
-Hypothesis draws acts, accounts, records (now and then stale ones), approvals (now and then short,
-foreign, late, in disorder, or for something else) and waits. After each act the contract's storage
-must hold the words that follow from the model's records, its event must carry them, and where it
-refused, the model must have refused with the same error and the same data.
+The contract runs twice, on py-evm (which eth-tester sets up) and on anvil: two EVMs that share no
+code. Hypothesis draws acts, accounts, records (now and then stale ones), approvals (now and then
+short, foreign, late, in disorder, or for something else) and waits. After each act, on each EVM:
+
+  1. where the model took the act, the logs are what follows from its records, bit for bit, and the
+     return value is; where it refused, the error is the same, with the same data;
+  2. the root of the contract's storage is that of the words that follow from the model's records,
+     so no word differs, is missing, or is there besides;
+  3. the gas used is the same on both.
+
+What a device asks (`eligible`) is read at the time of the next act, on both, reason codes included.
+
+FIRMLEDGER_MODEL_DEPTH=N plays N times as many examples, half as long again.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, ClassVar
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -26,7 +38,6 @@ from protocol.records import (
     Device,
     Governance,
     HaltRule,
-    Head,
     Phase,
     Product,
     Record,
@@ -36,9 +47,12 @@ from protocol.records import (
     Terms,
     product_id,
 )
-from tests.contracts.evm import LedgerBox, Refusal, address, addresses, compact
+from tests.contracts import expected
+from tests.contracts.anvil import Anvil, running
+from tests.contracts.evm import Evm, LedgerBox, Outcome, address, addresses, compact
 from tests.contracts.model import Model
 from tests.contracts.rules import Refused
+from tests.contracts.storage import StorageTrie
 
 APPROVERS = ("alice", "bob", "carol", "dave")
 OTHERS = ("guard", "auditor", "reporter", "enroller", "outsider", "owner")
@@ -117,15 +131,30 @@ removals: dict[str, st.SearchStrategy[Any]] = {
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def anvil() -> Iterator[None]:
+    """One node for the whole file; each ledger starts from its genesis."""
+    with running(Evm(()).chain_id, NAMES) as chain:
+        Differential.anvil = chain
+        yield
+
+
 class Differential(RuleBasedStateMachine):
-    """Two ledgers in step."""
+    """The model, and the contract on two EVMs, in step."""
+
+    anvil: ClassVar[Anvil]
 
     def __init__(self) -> None:
         super().__init__()
-        self.box = LedgerBox(*NAMES)
+        self.boxes = {
+            "py-evm": LedgerBox(*NAMES),
+            "anvil": LedgerBox(*NAMES, chain=self.anvil.fresh()),
+        }
+        self.box = self.boxes["py-evm"]  # for what both agree upon
+        assert self.box.ledger == self.boxes["anvil"].ledger
         self.model = Model(self.box.ledger)
+        self.storage = StorageTrie()
         self.wait = 1
-        self.last_refusal: Refusal | None = None
         self.product_ids: list[bytes] = []
         self.seen_products: list[Product] = []
         self.seen_releases: list[Release] = []
@@ -138,43 +167,41 @@ class Differential(RuleBasedStateMachine):
     # -- in step ----------------------------------------------------------------------------------
 
     def do(self, sender: str, function: str, *args: Any) -> None:
-        """One act on both; compares what came of it."""
+        """One act on all three; compares what came of it."""
         now, self.wait = self.now, 1
+        did = {name: box.act(sender, function, *args, time=now) for name, box in self.boxes.items()}
         snake = re.sub(r"[A-Z]", lambda m: "_" + m[0].lower(), function)
-        outcome = self.box.act(sender, function, *args, time=now)
-        self.last_refusal = outcome.refusal
         try:
-            getattr(self.model, snake)(address(sender), now, *args)
+            returned = getattr(self.model, snake)(address(sender), now, *args)
         except Refused as refused:
-            assert outcome.refusal is not None, f"{function}: only the model refused: {refused}"
-            assert outcome.refusal.name == refused.name, f"{function}: {outcome} {refused}"
-            assert plain(outcome.refusal.data) == plain(refused.data), f"{outcome} {refused}"
-            return
-        assert outcome.refusal is None, f"{function}: only the contract refused: {outcome}"
-        self.compare_events(outcome.events, now)
+            for name, outcome in did.items():
+                self.compare_refusals(f"{function} on {name}", outcome, refused)
+        else:
+            logs = expected.logs(self.model, address(sender), function, args)
+            for name, outcome in did.items():
+                where = f"{function} on {name}"
+                assert outcome.refusal is None, f"{where}: the model took it: {outcome.refusal}"
+                assert outcome.logs == logs, f"{where}: {outcome.events}"
+                assert outcome.returned == (returned or b""), where
+        assert did["py-evm"].gas == did["anvil"].gas, f"{function}: gas"
 
-    def compare_events(self, events: list[tuple[str, dict[str, Any]]], now: int) -> None:
-        """What an event carries is the model's record; of two, the last has the last word."""
-        for name, event in events:
-            kept = self.model.products.get(event.get("productId", b""))
-            if "product" in event:
-                assert kept and Product.from_abi(event["product"]) == kept.record(now), name
-            if "head" in event:
-                assert kept and Head.from_abi(event["head"]) == kept.head, name
-        name, event = events[-1]
-        if "state" in event:
-            release = self.model.releases[event["productId"], event["releaseId"]]
-            assert State.from_abi(event["state"]) == release.state, name
+    def compare_refusals(self, where: str, outcome: Outcome, refused: Refused) -> None:
+        """The same error, with the same data."""
+        assert outcome.refusal is not None, f"{where}: the model refused it: {refused}"
+        assert outcome.refusal.name == refused.name, f"{where}: {outcome} {refused}"
+        assert plain(outcome.refusal.data) == plain(refused.data), f"{where}: {outcome} {refused}"
+        assert not outcome.logs
 
     @invariant()
     def words_match(self) -> None:
-        """Every word in storage is that of the model's record."""
-        for pid in self.product_ids:
-            kept = self.model.products[pid]
-            assert self.box.product_slot(pid) == self.model.product_slot(pid)
-            for release_id in range(1, kept.head.latest_release + 2):
-                slot = self.box.release_slot(pid, release_id)
-                assert slot == self.model.release_slot(pid, release_id)
+        """The contract's storage holds the words of the model's records, and nothing else."""
+        words = expected.words(self.model)
+        root = self.storage.root(words)
+        for name, box in self.boxes.items():
+            if box.evm.storage_root(box.contract) != root:
+                held = {p: box.evm.storage(box.contract, p) for p in words}
+                wrong = {hex(p): held[p].hex() for p in words if held[p] != words[p]}
+                raise AssertionError(f"{name}: {wrong or 'a word that the model does not know'}")
 
     @invariant()
     def counts_conserve(self) -> None:
@@ -386,8 +413,9 @@ class Differential(RuleBasedStateMachine):
     def set_fleet(self, data: Any, root: bytes, sender: str) -> None:
         pid, product = self.draw_product(data)
         self.do(sender, "setFleet", pid, product, root, 7)
-        fleet = self.box.read("fleet", pid)
-        assert fleet == self.model.fleets.get(pid, (bytes(32), 0, 0))
+        for name, box in self.boxes.items():
+            fleet = box.read("fleet", pid)
+            assert fleet == self.model.fleets.get(pid, (bytes(32), 0, 0)), name
 
     # -- reading ----------------------------------------------------------------------------------
 
@@ -400,10 +428,11 @@ class Differential(RuleBasedStateMachine):
         facts = Device(device.to_bytes(32, "big"), version, data.draw(st.integers(0, 2)), hardware)
         product = self.model.products[pid].record(self.now)
         args = (product, kept.terms, release_id, kept.state, facts)
-        answer = self.box.read("eligible", *args, time=self.now)
-        assert answer == self.model.eligible(address("alice"), self.now, *args)
+        reason = self.model.eligible(address("alice"), self.now, *args)
         image = kept.terms.image_digest
-        assert self.box.read("releaseOf", pid, image) == self.model.images[pid, image]
+        for name, box in self.boxes.items():
+            assert box.read("eligible", *args, time=self.now) == reason, name
+            assert box.read("releaseOf", pid, image) == self.model.images[pid, image], name
 
 
 def plain(data: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -414,10 +443,12 @@ def plain(data: tuple[Any, ...]) -> tuple[Any, ...]:
     )
 
 
+DEPTH = int(os.environ.get("FIRMLEDGER_MODEL_DEPTH", "0"))
+
 TestLedgerModel = Differential.TestCase
 TestLedgerModel.settings = settings(
-    max_examples=20,
-    stateful_step_count=40,
+    max_examples=40 * max(1, DEPTH),
+    stateful_step_count=60 if DEPTH else 40,
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
