@@ -1,30 +1,20 @@
-"""Contract and Python model, driven by the same random acts: the same words, events and refusals.
+"""Contract and Python model, driven by the same random acts: the same words, logs and refusals.
 
-The contract runs twice, on py-evm (which eth-tester sets up) and on anvil: two EVMs that share no
-code. Hypothesis draws acts, accounts, records (now and then stale ones), approvals (now and then
-short, foreign, late, in disorder, or for something else) and waits. After each act, on each EVM:
+Hypothesis draws acts, accounts, records (now and then stale ones), approvals (now and then short,
+foreign, late, in disorder, or for something else) and waits; `tests.contracts.instep` plays each
+act on the model, on py-evm and on anvil, and compares them. What a device asks (`eligible`) is read
+on both at the time of the next act, reason codes included.
 
-  1. where the model took the act, the logs are what follows from its records, bit for bit, and the
-     return value is; where it refused, the error is the same, with the same data;
-  2. the root of the contract's storage is that of the words that follow from the model's records,
-     so no word differs, is missing, or is there besides;
-  3. the gas used is the same on both.
-
-What a device asks (`eligible`) is read at the time of the next act, on both, reason codes included.
-
-FIRMLEDGER_MODEL_DEPTH=N plays N times as many examples, half as long again.
+FIRMLEDGER_MODEL_DEPTH=N plays N times as many examples, each half as long again.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
-import re
-from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any
 
 import hypothesis.strategies as st
-import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -47,16 +37,9 @@ from protocol.records import (
     Terms,
     product_id,
 )
-from tests.contracts import expected
-from tests.contracts.anvil import Anvil, running
-from tests.contracts.evm import Evm, LedgerBox, Outcome, address, addresses, compact
-from tests.contracts.model import Model
-from tests.contracts.rules import Refused
-from tests.contracts.storage import StorageTrie
+from tests.contracts.evm import address, addresses, compact
+from tests.contracts.instep import APPROVERS, NAMES, InStep, node  # noqa: F401  a fixture
 
-APPROVERS = ("alice", "bob", "carol", "dave")
-OTHERS = ("guard", "auditor", "reporter", "enroller", "outsider", "owner")
-NAMES = (*APPROVERS, *OTHERS)
 DAY = 86_400
 FAR = 2**40
 
@@ -131,77 +114,19 @@ removals: dict[str, st.SearchStrategy[Any]] = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def anvil() -> Iterator[None]:
-    """One node for the whole file; each ledger starts from its genesis."""
-    with running(Evm(()).chain_id, NAMES) as chain:
-        Differential.anvil = chain
-        yield
-
-
-class Differential(RuleBasedStateMachine):
-    """The model, and the contract on two EVMs, in step."""
-
-    anvil: ClassVar[Anvil]
+class Differential(InStep, RuleBasedStateMachine):
+    """The ledgers in step, under acts that Hypothesis draws."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.boxes = {
-            "py-evm": LedgerBox(*NAMES),
-            "anvil": LedgerBox(*NAMES, chain=self.anvil.fresh()),
-        }
-        self.box = self.boxes["py-evm"]  # for what both agree upon
-        assert self.box.ledger == self.boxes["anvil"].ledger
-        self.model = Model(self.box.ledger)
-        self.storage = StorageTrie()
-        self.wait = 1
         self.product_ids: list[bytes] = []
         self.seen_products: list[Product] = []
         self.seen_releases: list[Release] = []
 
-    @property
-    def now(self) -> int:
-        """The time at which the next act will be taken."""
-        return self.box.evm.now + self.wait
-
-    # -- in step ----------------------------------------------------------------------------------
-
-    def do(self, sender: str, function: str, *args: Any) -> None:
-        """One act on all three; compares what came of it."""
-        now, self.wait = self.now, 1
-        did = {name: box.act(sender, function, *args, time=now) for name, box in self.boxes.items()}
-        snake = re.sub(r"[A-Z]", lambda m: "_" + m[0].lower(), function)
-        try:
-            returned = getattr(self.model, snake)(address(sender), now, *args)
-        except Refused as refused:
-            for name, outcome in did.items():
-                self.compare_refusals(f"{function} on {name}", outcome, refused)
-        else:
-            logs = expected.logs(self.model, address(sender), function, args)
-            for name, outcome in did.items():
-                where = f"{function} on {name}"
-                assert outcome.refusal is None, f"{where}: the model took it: {outcome.refusal}"
-                assert outcome.logs == logs, f"{where}: {outcome.events}"
-                assert outcome.returned == (returned or b""), where
-        assert did["py-evm"].gas == did["anvil"].gas, f"{function}: gas"
-
-    def compare_refusals(self, where: str, outcome: Outcome, refused: Refused) -> None:
-        """The same error, with the same data."""
-        assert outcome.refusal is not None, f"{where}: the model refused it: {refused}"
-        assert outcome.refusal.name == refused.name, f"{where}: {outcome} {refused}"
-        assert plain(outcome.refusal.data) == plain(refused.data), f"{where}: {outcome} {refused}"
-        assert not outcome.logs
-
     @invariant()
     def words_match(self) -> None:
-        """The contract's storage holds the words of the model's records, and nothing else."""
-        words = expected.words(self.model)
-        root = self.storage.root(words)
-        for name, box in self.boxes.items():
-            if box.evm.storage_root(box.contract) != root:
-                held = {p: box.evm.storage(box.contract, p) for p in words}
-                wrong = {hex(p): held[p].hex() for p in words if held[p] != words[p]}
-                raise AssertionError(f"{name}: {wrong or 'a word that the model does not know'}")
+        """Every word in storage is that of the model's record."""
+        self.compare_words()
 
     @invariant()
     def counts_conserve(self) -> None:
@@ -430,9 +355,7 @@ class Differential(RuleBasedStateMachine):
     def set_fleet(self, data: Any, root: bytes, sender: str) -> None:
         pid, product = self.draw_product(data)
         self.do(sender, "setFleet", pid, product, root, 7)
-        for name, box in self.boxes.items():
-            fleet = box.read("fleet", pid)
-            assert fleet == self.model.fleets.get(pid, (bytes(32), 0, 0)), name
+        self.compare_reads(self.model.fleets.get(pid, (bytes(32), 0, 0)), "fleet", pid)
 
     # -- reading ----------------------------------------------------------------------------------
 
@@ -446,18 +369,9 @@ class Differential(RuleBasedStateMachine):
         product = self.model.products[pid].record(self.now)
         args = (product, kept.terms, release_id, kept.state, facts)
         reason = self.model.eligible(address("alice"), self.now, *args)
+        self.compare_reads(reason, "eligible", *args)
         image = kept.terms.image_digest
-        for name, box in self.boxes.items():
-            assert box.read("eligible", *args, time=self.now) == reason, name
-            assert box.read("releaseOf", pid, image) == self.model.images[pid, image], name
-
-
-def plain(data: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Error data with addresses as bytes, however they were spelled."""
-    return tuple(
-        bytes.fromhex(v[2:]) if isinstance(v, str) and re.fullmatch("0x[0-9a-fA-F]{40}", v) else v
-        for v in (bytes(v) if isinstance(v, bytes) else v for v in data)
-    )
+        self.compare_reads(self.model.images[pid, image], "releaseOf", pid, image)
 
 
 DEPTH = int(os.environ.get("FIRMLEDGER_MODEL_DEPTH", "0"))

@@ -11,7 +11,8 @@ It judges nothing: what must hold is for the tests to say.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,6 +34,9 @@ from protocol.records import Ledger, Record
 ARTIFACT = json.loads(
     (Path(__file__).parents[2] / "contracts" / "artifacts" / "ReleaseLedger.json").read_text()
 )
+FUNCTIONS = {e["name"]: e for e in ARTIFACT["abi"] if e["type"] == "function"}
+CODEC = Web3().codec
+DECODER: Contract = Web3().eth.contract(abi=ARTIFACT["abi"])  # type: ignore[assignment]
 GENESIS = 1_700_000_000
 GAS = 10_000_000
 FEE = 10**10
@@ -72,14 +76,18 @@ class Log:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a transaction did: the refusal, or its events; whole gas used, refunds included."""
+    """What a transaction did: the refusal, or its logs; whole gas used, refunds included."""
 
     time: int
     gas: int
     refusal: Refusal | None = None
-    events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     returned: bytes = b""
     logs: tuple[Log, ...] = ()
+
+    @cached_property
+    def events(self) -> list[tuple[str, dict[str, Any]]]:
+        """The logs, decoded: name and arguments."""
+        return [_decoded(log) for log in self.logs]
 
     def event(self, name: str) -> dict[str, Any]:
         """The arguments of the one event of this name."""
@@ -190,7 +198,6 @@ class LedgerBox:
         self.evm: Chain = Evm(names) if chain is None else chain
         self._nonces = dict.fromkeys(names, 0)
         self._reader = bytes(address(names[0]))
-        self.abi: Contract = Web3().eth.contract(abi=ARTIFACT["abi"])  # type: ignore[assignment]
         deployed = self._send(names[0], b"", bytes.fromhex(ARTIFACT["bytecode"][2:]), None)
         if deployed.failed:
             raise AssertionError(f"not deployed: {deployed.output.hex()}")
@@ -205,8 +212,7 @@ class LedgerBox:
         done = self._send(sender, self.contract, self.encode(function, args), time)
         if done.failed:
             return Outcome(self.evm.now, done.gas, refusal(done.output))
-        events = [self._event(log) for log in done.logs]
-        return Outcome(self.evm.now, done.gas, None, events, done.output, done.logs)
+        return Outcome(self.evm.now, done.gas, None, done.output, done.logs)
 
     def read(self, function: str, *args: Any, time: int | None = None) -> Any:
         """Calls a view, a second from now if not told otherwise; its value(s), or the `Refusal`."""
@@ -214,9 +220,8 @@ class LedgerBox:
         done = self.evm.call(self._reader, self.contract, self.encode(function, args), time)
         if done.failed:
             return refusal(done.output)
-        (entry,) = [e for e in ARTIFACT["abi"] if e.get("name") == function]
-        types = [o["type"] for o in entry["outputs"]]
-        values = Web3().codec.decode(types, done.output)
+        types = [abi_type(o) for o in FUNCTIONS[function]["outputs"]]
+        values = CODEC.decode(types, done.output)
         return values[0] if len(values) == 1 else values
 
     def _send(self, sender: str, to: bytes, data: bytes, time: int | None) -> Executed:
@@ -236,21 +241,8 @@ class LedgerBox:
     def encode(self, function: str, args: tuple[Any, ...]) -> bytes:
         """Calldata; records are turned into tuples."""
         plain = [a.to_abi() if isinstance(a, Record) else a for a in args]
-        return bytes.fromhex(self.abi.encode_abi(function, plain)[2:])
-
-    def _event(self, log: Log) -> tuple[str, dict[str, Any]]:
-        (name,) = [n for n, t in _abi.TOPICS.items() if t == log.topics[0]]
-        entry = {
-            "address": "0x" + bytes(self.contract).hex(),
-            "topics": log.topics,
-            "data": log.data,
-            "blockNumber": 0,
-            "transactionHash": bytes(32),
-            "transactionIndex": 0,
-            "blockHash": bytes(32),
-            "logIndex": 0,
-        }
-        return name, dict(self.abi.events[name]().process_log(entry)["args"])
+        types = [abi_type(i) for i in FUNCTIONS[function]["inputs"]]
+        return _abi.SELECTORS[function] + CODEC.encode(types, plain)
 
     # -- approvals --------------------------------------------------------------------------------
 
@@ -295,4 +287,27 @@ def refusal(output: bytes) -> Refusal:
     if known is None:
         return Refusal("", (bytes(output),))
     name, fields = known
-    return Refusal(name, tuple(Web3().codec.decode([t for _, t in fields], output[4:])))
+    return Refusal(name, tuple(CODEC.decode([t for _, t in fields], output[4:])))
+
+
+def abi_type(declared: dict[str, Any]) -> str:
+    """The type of a parameter as an ABI encoder takes it: records as tuples of their members."""
+    if not declared["type"].startswith("tuple"):
+        return str(declared["type"])
+    members = ",".join(abi_type(c) for c in declared["components"])
+    return f"({members}){declared['type'].removeprefix('tuple')}"
+
+
+def _decoded(log: Log) -> tuple[str, dict[str, Any]]:
+    (name,) = [n for n, t in _abi.TOPICS.items() if t == log.topics[0]]
+    entry = {
+        "address": "0x" + bytes(20).hex(),
+        "topics": log.topics,
+        "data": log.data,
+        "blockNumber": 0,
+        "transactionHash": bytes(32),
+        "transactionIndex": 0,
+        "blockHash": bytes(32),
+        "logIndex": 0,
+    }
+    return name, dict(DECODER.events[name]().process_log(entry)["args"])

@@ -12,13 +12,11 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from web3 import Web3
-
 from protocol import _abi
 from protocol.ids import Address
 from protocol.ledger import StateWord
 from protocol.records import Governance, Product, Record, Release, State, Terms, product_id, word
-from tests.contracts.evm import ARTIFACT, Log, mapped
+from tests.contracts.evm import ARTIFACT, CODEC, Log, abi_type, mapped
 from tests.contracts.model import Approvals, Model
 
 EVENTS = {e["name"]: e["inputs"] for e in ARTIFACT["abi"] if e["type"] == "event"}
@@ -59,16 +57,9 @@ def log(name: str, *values: Any) -> Log:
         if declared["indexed"]:
             topics.append(word(value) if isinstance(value, int) else value.rjust(32, b"\0"))
         else:
-            types.append(_type(declared))
+            types.append(abi_type(declared))
             data.append(value)
-    return Log(tuple(map(bytes, topics)), Web3().codec.encode(types, data))
-
-
-def _type(declared: dict[str, Any]) -> str:
-    if not declared["type"].startswith("tuple"):
-        return str(declared["type"])
-    members = ",".join(_type(c) for c in declared["components"])
-    return f"({members}){declared['type'].removeprefix('tuple')}"
+    return Log(tuple(map(bytes, topics)), CODEC.encode(types, data))
 
 
 def logs(model: Model, sender: Address, function: str, args: Any) -> tuple[Log, ...]:
