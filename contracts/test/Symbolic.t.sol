@@ -200,6 +200,8 @@ contract SymbolicGovernance {
         IReleaseLedger.Governance calldata from,
         IReleaseLedger.Governance calldata to
     ) external pure {
+        from.requireValid();
+        to.requireValid();
         _require(from.isTightening(to));
         _inside(to.approvers, from.approvers);
         _inside(to.auditors, from.auditors);
@@ -217,6 +219,8 @@ contract SymbolicGovernance {
         address watcher,
         uint32 latest
     ) external pure {
+        from.requireValid();
+        to.requireValid();
         from.requireRestriction(to, watcher, latest);
         _inside(to.approvers, from.approvers);
         _inside(to.auditors, from.auditors);
