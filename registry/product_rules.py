@@ -73,7 +73,7 @@ def _changed(j: Judged) -> None:
         return
     alone = len(signers) == 1 and signers[0] in watchers(old)
     j.expect(
-        alone and is_restriction(old, new, signers[0]),
+        alone and is_restriction(old, new, signers[0], j.head.latest_release),
         "change-not-agreed",
         "loosens the governance at once, or was not agreed by those who may",
     )
