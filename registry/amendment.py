@@ -145,7 +145,8 @@ def open_change(path: Path) -> Change:
             "oversized", f"{path} refused", f"it passes {MAX_CHANGE_BYTES} bytes", "check the file"
         )
     change = _parse(path, data)
-    strangers = [str(signer) for signer in change.signers if signer not in change.current.approvers]
+    signers = change.signers
+    strangers = [str(signer) for signer in signers if signer not in change.current.approvers]
     if strangers:
         raise Untrusted(
             "not-an-approver",
@@ -153,6 +154,8 @@ def open_change(path: Path) -> Change:
             f"{strangers[0]} signed it and is no approver, or signed something else",
             "get the file again from whoever proposed it",
         )
+    if any(left >= right for left, right in pairwise(signers)):
+        raise _bad(path, "its signatures do not ascend by signer, each once")
     return change
 
 
@@ -165,7 +168,7 @@ def _parse(path: Path, data: bytes) -> Change:
         follows = coming.epoch == current.epoch + 1
         if not (follows and is_well_formed(current) and is_well_formed(coming)):
             raise ValueError("no such governance can follow another")
-        change = Change(
+        return Change(
             ledger=Ledger(int(text["chain_id"]), Address.parse(text["contract"])),
             product=ProductId.parse(text["product"]["id"]),
             product_name=str(text["product"]["name"]),
@@ -173,14 +176,10 @@ def _parse(path: Path, data: bytes) -> Change:
             next=coming,
             approvals=Approvals.from_json(text["approvals"]),
         )
-        signers = change.signers
-        if any(left >= right for left, right in pairwise(signers)):
-            raise ValueError("its signatures do not ascend by signer, each once")
     except (ValueError, KeyError, TypeError, AttributeError, Malformed) as fault:
-        raise Malformed(
-            "bad-change",
-            f"{path} refused",
-            f"it is not what `product propose` wrote: {fault}",
-            "get it again from whoever proposed it",
-        ) from fault
-    return change
+        raise _bad(path, f"it is not what `product propose` wrote: {fault}") from fault
+
+
+def _bad(path: Path, why: str) -> Malformed:
+    fix = "get it again from whoever proposed it"
+    return Malformed("bad-change", f"{path} refused", why, fix)
