@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from protocol.errors import Misuse
-from registry.commands import governance, propose
-from registry.commands.desk import SETTLE_SECONDS, Json, answer, desk_of, say
+from registry.commands import governance, propose, recovery
+from registry.commands.desk import SETTLE_SECONDS, Json, answer, desk_of
 from registry.commands.shown import moment, pending, roles
 from registry.commands.values import parse_halt_rule, parse_hardware
 from registry.rollout import parse_duration
@@ -19,11 +18,11 @@ from registry.rollout import parse_duration
 if TYPE_CHECKING:
     from registry.keys import Keyring, ProductKeys
 
-# How a device would ask that has everything: the answer proves where the ledger is.
-NOBODY = f"device={'0' * 64}&version={2**64 - 1}&counter={2**32 - 1}&hardware=0"
-
 app = typer.Typer(no_args_is_help=True, help="Products: approvers, keys, devices.")
-for _act in (propose.propose, governance.cancel, governance.pause, governance.unpause):
+for _act in (
+    *(recovery.trust, recovery.reanchor, propose.propose),
+    *(governance.cancel, governance.pause, governance.unpause),
+):
     app.command()(_act)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The product's name.")]
@@ -177,35 +176,6 @@ def keys(context: typer.Context, name: Name, as_json: Json = False) -> None:
         f"private keys are under {keyring.folder}",
     ]
     answer(document, lines, as_json)
-
-
-@app.command()
-def trust(
-    context: typer.Context,
-    name: Name,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Where to write it.")],
-    as_json: Json = False,
-) -> None:
-    """Write what devices are provisioned with: a public trust file, and its class keys (0600)."""
-    from protocol.bundle import MAX_BUNDLE_BYTES
-    from protocol.records import ACTIVE_KEY, Product
-    from registry.provisioning import class_key_file, shown_height, trust_file, write_trust
-
-    desk = desk_of(context)
-    held = desk.keyring.product(name)
-    with desk.service() as service:
-        status, found = service.get("/v1/status"), service.get(f"/v1/products/{held.product}")
-        shown = service.get_bytes(f"/v1/products/{held.product}/bundle?{NOBODY}", MAX_BUNDLE_BYTES)
-    record = Product.from_json(found["record"])
-    active = [key.key_id for key in record.governance.keys if key.valid_through == ACTIVE_KEY]
-    document = trust_file(held, status, active, service.url)
-    document = replace(document, min_height=shown_height(shown, document))
-    secret = write_trust(output, document, class_key_file(held))
-    if document.embedded:
-        say("this trust file is for an embedded ledger: production devices refuse it")
-    lines = [f"trust file  {output} (public)", f"class keys  {secret} (secret, 0600)"]
-    files = {"trust": str(output), "class_keys": str(secret), "min_height": document.min_height}
-    answer(files, lines, as_json)
 
 
 @app.command()
