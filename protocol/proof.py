@@ -184,7 +184,7 @@ def verify_state(
 
 
 def read_link(header: bytes, most_seals: int = MAX_VALIDATORS) -> ProvenLink:
-    """The block of ``header``, sealed by a quorum of those it lists: steps 1 to 4 of `verify_state`.
+    """The block of ``header``, sealed by a quorum of those it lists: steps 1 to 4, without trust.
 
     A header with over ``most_seals`` seals is refused as ``too-many-seals``, before any is looked
     at. Raises `Malformed` or `Untrusted`, with ``data["step"]``.
