@@ -27,6 +27,7 @@ from tests.protocol import structures
 from tests.protocol.published import LEDGER, NOW, flipped, governance
 from tests.protocol.sealed import Validator, addresses, build_trie, make_header, seal, validators
 from tests.twin import forgery, verifier
+from tests.twin.forgery import link
 from tests.twin.test_twin import FRESH, GOOD, ODD, PINNED, damaged
 from tests.twin.verdicts import Pinned, Verdict, agreed, manifest_values, plain
 
@@ -216,10 +217,6 @@ def linked(*links: bytes, **members: int) -> bytes:
     """A bundle of a block that the grown set sealed, after these links."""
     fresh: Fresh = replace(GOOD, group=tuple(GROWN)).fresh(**members)
     return Bundle(replace(fresh, links=links), GOOD.static).encode()
-
-
-def link(listed: list[Validator], sealers: list[Validator], number: int = 5) -> bytes:
-    return encode_header(seal(make_header(listed, number=number), sealers))
 
 
 def test_links_are_followed_alike() -> None:

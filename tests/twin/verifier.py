@@ -344,7 +344,7 @@ def is_scalar(item: Any, most: int) -> bool:
 def read_header(data: bytes) -> dict[str, Any]:
     """Step 2: a header by its fields, with the two digests."""
     fixed = {0: 32, 1: 32, 2: 20, 3: 32, 4: 32, 5: 32, 6: 256, 13: 32, 14: 8}
-    items = unrlp(data, HEADER_MAX, 8, 1024)
+    items = unrlp(data, HEADER_MAX, 8, 256)
     require(is_list(items) and 15 <= len(items) <= 32, 0, "header of other members")
     require(all(is_bytes(items[at_], size) for at_, size in fixed.items()), 0, "header field")
     require(all(is_scalar(items[at_], 8) for at_ in (8, 9, 10, 11)), 0, "header number")
