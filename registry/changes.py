@@ -49,13 +49,13 @@ def is_tightening(old: Governance, new: Governance) -> bool:
         if not new.guardians
         else {*(old.guardians or new.approvers)} <= {*new.guardians}
     )
-    return (
-        _only_less(old, new)
-        and {*new.approvers} <= {*old.approvers}
-        and new.threshold >= old.threshold
-        and new.release_delay >= old.release_delay
-        and keeps_guardians
-    )
+    return keeps_guardians and _tightens_besides(old, new)
+
+
+def is_removal(old: Governance, new: Governance, guardian: Address) -> bool:
+    """Whether this change takes that guardian's seat and else only tightens."""
+    others = tuple(member for member in old.guardians if member != guardian)
+    return old.guardians != others == new.guardians and _tightens_besides(old, new)
 
 
 def is_restriction(old: Governance, new: Governance, by: Address) -> bool:
@@ -77,6 +77,16 @@ def is_restriction(old: Governance, new: Governance, by: Address) -> bool:
 def is_same(old: Governance, new: Governance) -> bool:
     """Whether nothing but the epoch differs."""
     return replace(old, epoch=new.epoch) == new
+
+
+def _tightens_besides(old: Governance, new: Governance) -> bool:
+    """Whether all members but the guardians stay or are tightened."""
+    return (
+        _only_less(old, new)
+        and {*new.approvers} <= {*old.approvers}
+        and new.threshold >= old.threshold
+        and new.release_delay >= old.release_delay
+    )
 
 
 def _only_less(old: Governance, new: Governance) -> bool:

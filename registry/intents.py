@@ -266,8 +266,16 @@ class Cancel(Intent):
     product_id: ProductId
 
     def call(self, newest: Newest) -> Call:
-        """cancel."""
-        return Call("cancel", (self.product_id, newest.product(self.product_id)))
+        """cancel; `Refused` ``nothing-pending`` if no change waits."""
+        entry = newest.catalogue.product(self.product_id, now=newest.now)
+        if entry.pending is None:
+            raise Refused(
+                "nothing-pending",
+                "nothing cancelled",
+                f"product {self.product_id} has no change waiting",
+                "what is in effect is changed by an amendment",
+            )
+        return Call("cancel", (self.product_id, entry.record, entry.pending))
 
 
 @dataclass(frozen=True)

@@ -380,7 +380,24 @@ class Differential(RuleBasedStateMachine):
 
     @rule(data=st.data(), sender=watchers)
     def cancel(self, data: Any, sender: str) -> None:
-        self.do(sender, "cancel", *self.draw_product(data))
+        pid, product = self.draw_product(data)
+        pending = self.model.products[pid].pending
+        if pending is None or data.draw(rarely):
+            pending = self.draw_next(data, product.governance)
+        self.do(sender, "cancel", pid, product, pending)
+
+    @rule(data=st.data(), more=st.sampled_from([{}, {}, {"auditors": ()}, {"release_delay": 0}]))
+    def remove_a_guardian(self, data: Any, more: dict[str, Any]) -> None:
+        """One guardian's seat, and what else the change does; then somebody may cancel it."""
+        pid, product = self.draw_product(data)
+        g = product.governance
+        left = g.guardians[: data.draw(st.integers(0, max(0, len(g.guardians) - 1)))]
+        following = dataclasses.replace(g, epoch=g.epoch + 1, guardians=left, **more)
+        approvals = self.draw_approvals(data, Amendment(pid, following, g.epoch, FAR), g)
+        self.do(data.draw(names), "amend", pid, product, following, approvals)
+        if data.draw(st.booleans()):
+            record = self.model.products[pid].record(self.now)
+            self.do(data.draw(watchers), "cancel", pid, record, following)
 
     @rule(data=st.data(), root=words, sender=st.sampled_from(["enroller", "enroller", "alice"]))
     def set_fleet(self, data: Any, root: bytes, sender: str) -> None:

@@ -35,6 +35,7 @@ from protocol.records import (
 )
 from tests.contracts.rules import (
     Refused,
+    is_removal,
     is_tightening,
     recover,
     require_installable,
@@ -209,17 +210,27 @@ class Model:
         kept = self._product(pid, product, now)
         g = kept.in_effect(now)
         require_watcher(g, sender)
+        if kept.effective_at > now:
+            raise Refused("AmendmentPending", kept.effective_at)
         require_successor(g, following)
         require_restriction(g, following, sender, kept.head.latest_release)
         self.products[pid] = Governed(following, kept.head)
 
-    def cancel(self, sender: Address, now: int, pid: bytes, product: Product) -> None:
+    def cancel(
+        self, sender: Address, now: int, pid: bytes, product: Product, following: Governance
+    ) -> None:
         """cancel."""
         kept = self._product(pid, product, now)
         g = kept.in_effect(now)
         require_watcher(g, sender)
-        if kept.effective_at <= now:
+        if kept.pending is None or kept.effective_at <= now:
             raise Refused("NothingPending", pid)
+        if following != kept.pending:
+            raise Refused(
+                "StaleAmendment", pid, kept.pending.hash_struct(), following.hash_struct()
+            )
+        if is_removal(g, following, sender):
+            raise Refused("OwnRemoval", bytes(sender))
         self.products[pid] = Governed(dataclasses.replace(g, epoch=g.epoch + 1), kept.head)
 
     def pause(self, sender: Address, now: int, pid: bytes, product: Product) -> None:

@@ -145,10 +145,39 @@ def test_a_thief_of_m_keys_is_cancelled_by_a_guardian(flow: Flow) -> None:
     )
     agreed = flow.signed(Amendment(flow.pid, stolen, 1, FAR), "alice", "bob")
     flow.accepted("outsider", "amend", flow.pid, flow.product, stolen, agreed)
-    flow.accepted("guard", "cancel", flow.pid, flow.product)
+    flow.accepted("guard", "cancel", flow.pid, flow.product, stolen)
     flow.refused("EpochMismatch", "outsider", "amend", flow.pid, flow.product, stolen, agreed)
     flow.wait = 4 * DAY
     assert flow.product.governance == dataclasses.replace(g, epoch=2)
+
+
+def test_a_stolen_guardian_is_out_after_the_delay(flow: Flow) -> None:
+    flow.publish(flow.terms(), "alice", "bob")
+    g = flow.product.governance
+    others = tuple(member for member in g.guardians if member != address("guard"))
+    following = dataclasses.replace(g, epoch=2, guardians=others)
+    agreed = flow.signed(Amendment(flow.pid, following, 1, FAR), "alice", "bob")
+    flow.accepted("owner", "amend", flow.pid, flow.product, following, agreed)
+    on = (flow.pid, flow.product, following)
+    flow.refused("OwnRemoval", "guard", "cancel", *on)
+    restricted = dataclasses.replace(g, epoch=2, auditors=())
+    flow.refused("AmendmentPending", "guard", "restrict", flow.pid, flow.product, restricted)
+    flow.accepted("guard", "pause", flow.pid, flow.product)
+    flow.wait = 3 * DAY
+    assert flow.product.governance == following
+    flow.refused("NotAuthorized", "guard", "halt", flow.pid, flow.product, flow.release(), "x")
+    flow.accepted("bob", "halt", flow.pid, flow.product, flow.release(), "x")
+
+
+def test_every_other_watcher_may_cancel_a_removal(flow: Flow) -> None:
+    g = flow.product.governance
+    others = tuple(member for member in g.guardians if member != address("guard"))
+    following = dataclasses.replace(g, epoch=2, guardians=others)
+    agreed = flow.signed(Amendment(flow.pid, following, 1, FAR), "alice", "bob")
+    flow.accepted("owner", "amend", flow.pid, flow.product, following, agreed)
+    other = dataclasses.replace(following, release_delay=1)
+    flow.refused("StaleAmendment", "carol", "cancel", flow.pid, flow.product, other)
+    flow.accepted("carol", "cancel", flow.pid, flow.product, following)
 
 
 def test_a_wallet_approves_on_chain(flow: Flow) -> None:
