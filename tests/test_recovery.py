@@ -89,7 +89,7 @@ class Shop:
 @pytest.fixture
 def shop(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Shop:
     made = Shop(tmp_path, capsys)
-    assert registry.main(["init", str(made.reg), "--heartbeat", "1h", "--max-age", "100s"]) == 0
+    assert registry.main(["init", str(made.reg), "--heartbeat", "45s", "--max-age", "100s"]) == 0
     made.clock.time += STEP
     made.set_up()
     return made
