@@ -104,6 +104,7 @@ class Inquiry:
             version=running.version,
             security_counter=self._memory.book.state.counter,
             hardware=self._profile.hardware,
+            height=self._memory.trust.height,
         )
         answer = source.poll(question, MAX_BUNDLE_BYTES)
         with step(Step.READ):

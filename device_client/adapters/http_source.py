@@ -72,8 +72,12 @@ class HttpSource:
                 "wait": question.wait,
             }
         )
+        # The height rises from poll to poll, and is no part of what the registry's ETag names.
         path = f"/v1/products/{question.product}/bundle?{query}"
-        return self._first(lambda registry: self._bundle(registry, path, question.wait, maximum))
+        told = f"{path}&height={question.height}"
+        return self._first(
+            lambda registry: self._bundle(registry, path, told, question.wait, maximum)
+        )
 
     def payload(self, digest: Digest, offset: int, size: int) -> Iterator[bytes]:
         """The payload from ``offset`` to ``size``; each registry goes on where the last stopped."""
@@ -132,12 +136,12 @@ class HttpSource:
         assert problem is not None  # noqa: S101 - there is at least one registry
         raise problem
 
-    def _bundle(self, registry: str, path: str, wait: int, maximum: int) -> bytes:
+    def _bundle(self, registry: str, path: str, told: str, wait: int, maximum: int) -> bytes:
         etag, body = self._seen.get(registry + path, ("", b""))
         headers = {"Accept": MEDIA_TYPE}
         if etag:
             headers["If-None-Match"] = etag
-        with self._request(registry, "GET", path, None, headers, wait) as answer:
+        with self._request(registry, "GET", told, None, headers, wait) as answer:
             fresh = _bounded(answer, maximum)
             if answer.status == 304 and etag:
                 return body
