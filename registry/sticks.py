@@ -46,7 +46,7 @@ NAMES: dict[str, str] = {
     READ: "the file is a bundle and a payload",
     LINKS: "links lead from the trusted validators to those of the block",
     **{str(number): name for number, name in STEPS.items() if number < Step.TERMS},
-    HEIGHT: "the block is not below the trust file's height, nor another one than a link's",
+    HEIGHT: "the block is not below the trust file's height",
     **{str(number): name for number, name in STEPS.items() if number >= Step.TERMS},
     PAYLOAD: "the payload is the one the manifest names",
 }

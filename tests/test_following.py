@@ -7,6 +7,7 @@ and advances by the links it is given, or is told why it cannot.
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,15 +18,19 @@ import pytest
 from device_client.core.trust import TrustState, advance
 from protocol.bundle import MAX_LINKS, Anchor, Bundle, Fresh
 from protocol.errors import FirmledgerError, Refused, Unreachable, Untrusted
-from protocol.header import parse_header, quorum, sealers, with_seals
+from protocol.header import encode_header, parse_header, quorum, sealers, with_seals
 from protocol.ids import Address
 from protocol.proof import read_link
+from protocol.trustfile import TrustFile
+from registry import sticks
 from registry.assembly import Registry
 from registry.bundles import Answer
 from registry.catalogue import Catalogue
 from registry.index import Index
 from registry.links import SEARCHED
+from registry.provisioning import trust_file
 from registry.store import CATALOGUE, REGISTRY, open_database
+from registry.web import views
 from tests.registry.place import Place, Unit, make
 from tests.world.consortium import Consortium, addresses
 
@@ -84,8 +89,6 @@ class World:
 
 
 def sealed_in_order(header: bytes) -> bytes:
-    from protocol.header import encode_header
-
     parsed = parse_header(header)
     pairs = sorted(zip(sealers(parsed), parsed.extra.seals, strict=True))
     return encode_header(with_seals(parsed, [seal for _, seal in pairs]))
@@ -103,8 +106,6 @@ def follow(world: World, state: TrustState) -> TrustState:
 
 @pytest.fixture
 def world(laid: Path, tmp_path: Path) -> Iterator[World]:
-    import shutil
-
     shutil.copytree(laid, tmp_path / "reg")
     place = Place(tmp_path / "reg", tmp_path)
     place.registry.follow()
@@ -372,3 +373,83 @@ def test_the_catalogue_made_anew_has_the_same_sets(world: World, tmp_path: Path)
     assert anew.dump() == world.registry.catalogue.dump()
     anew.engine.dispose()
     own.dispose()
+
+
+# -- sticks ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stick(world: World, tmp_path: Path) -> tuple[Path, dict[str, TrustFile]]:
+    """A stick of a release, and trust files of before the changes, in between, and after."""
+    place, times = world.place, {"before": found(world)}
+    draft = place.publish("1.0.0")
+    world.elect(1, 2, 3, 5)
+    times["between"] = world.block()
+    world.elect(1, 2, 5, 6)
+    times["after"] = world.block()
+    world.block()
+    trust = {}
+    for name, height in times.items():
+        listed = world.device(height)
+        plain = trust_file(place.keys, views.status_view(world.registry), (), "http://127.0.0.1")
+        trust[name] = replace(plain, validators=listed.validators, min_height=height)
+    answer = world.registry.bundles.of_release(place.product, 1)
+    path = tmp_path / "stick.flb"
+    sticks.write(path, answer.body, [draft.payload_path.read_bytes()])
+    return path, trust
+
+
+def checked(path: Path, trust: TrustFile) -> sticks.Verdict:
+    return sticks.verify(path, trust, lambda _bytes: None)
+
+
+@pytest.mark.parametrize("when", ["before", "between", "after"])
+def test_a_stick_proves_itself_to_devices_of_any_age(stick: Any, when: str) -> None:
+    path, trust = stick
+    verdict = checked(path, trust[when])
+    assert verdict.ok, verdict.error
+
+
+@pytest.mark.parametrize("when", ["before", "between", "after"])
+def test_no_bit_of_a_sticks_links_is_free(stick: Any, when: str) -> None:
+    path, trust = stick
+    bundle, file = sticks.open_stick(path)
+    with file:
+        payload = file.read()
+    chance = random.Random(3)
+    for number, link in enumerate(bundle.fresh.links):
+        for _ in range(25):
+            place = chance.randrange(len(link))
+            bit = 1 << chance.randrange(8)
+            spoiled = link[:place] + bytes([link[place] ^ bit]) + link[place + 1 :]
+            links = (*bundle.fresh.links[:number], spoiled, *bundle.fresh.links[number + 1 :])
+            fresh = replace(bundle.fresh, links=links)
+            sticks.write(path, replace(bundle, fresh=fresh).encode(), [payload])
+            assert checked(path, trust[when]).failed == "T4"
+
+
+def test_links_out_of_order_or_without_the_trusted_are_refused(stick: Any) -> None:
+    path, trust = stick
+    bundle, file = sticks.open_stick(path)
+    with file:
+        payload = file.read()
+    one, two = bundle.fresh.links[-2:]
+    cases = [
+        ((two, one), "after", "link-order"),
+        ((one, one), "after", "link-order"),
+        ((two,), "before", "no-overlap"),
+        ((), "before", "validators-changed"),
+    ]
+    for links, when, reason in cases:
+        fresh = replace(bundle.fresh, links=links)
+        sticks.write(path, replace(bundle, fresh=fresh).encode(), [payload])
+        error = checked(path, trust[when]).error
+        assert error is not None and error.reason == reason
+
+
+def test_a_stick_holds_the_links_above_its_trust_file_only(world: World, stick: Any) -> None:
+    _, trust = stick
+    for when, count in (("before", 2), ("between", 1), ("after", 0)):
+        height = trust[when].min_height
+        answer = world.registry.bundles.of_release(world.place.product, 1, height)
+        assert len(fresh_of(answer).links) == count
