@@ -17,7 +17,7 @@ from tests.protocol.parsers import PARSERS, Parser, feed
 from tests.world.mutation import mutant
 
 NAMED = pytest.mark.parametrize("parser", PARSERS, ids=lambda parser: parser.name)
-MUTANTS = 150
+MUTANTS = 1000
 BATCH = 10
 
 
