@@ -12,8 +12,8 @@ are judged there. The status that was proved is reported.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,7 +22,6 @@ from protocol.bundle import (
     MAX_BUNDLE_BYTES,
     STEPS,
     STICK_PREFIX_BYTES,
-    Anchor,
     Bundle,
     Offer,
     Static,
@@ -37,9 +36,9 @@ from protocol.errors import FirmledgerError, LocalFault, Malformed, Misuse, Untr
 from protocol.ids import Version
 from protocol.ledger import StateWord, Status
 from protocol.manifest import Manifest
-from protocol.proof import verify_link
 from protocol.trustfile import TrustFile
 from registry.files import whole_file
+from registry.first_contact import follow, require_height
 
 CHUNK = 1 << 20
 READ, LINKS, HEIGHT, PAYLOAD = "T1", "T4", "T5", "payload"
@@ -131,6 +130,22 @@ def verify(path: Path, trust: TrustFile, progress: Progress) -> Verdict:
         return _verify(bundle, file, trust, progress)
 
 
+def require_product(bundle: Bundle, trust: TrustFile) -> None:
+    """`Untrusted` ``wrong-product`` unless the bundle claims to be of the trust file's product.
+
+    Said before anything is proved: a stick of another product proves nothing of this one.
+    """
+    claimed = None if bundle.static is None else bytes(bundle.static.terms.product_id)
+    if claimed is not None and claimed != bytes(trust.product_id):
+        raise Untrusted(
+            "wrong-product",
+            "bundle refused",
+            f"it is of product 0x{claimed.hex()}, the trust file of {trust.product_name}"
+            f" ({trust.product_id})",
+            "take the stick, or the trust file, of the product meant",
+        )
+
+
 def refresh(path: Path, bundle: bytes) -> int:
     """Puts a newer bundle of the same release before the same payload.
 
@@ -200,11 +215,11 @@ def describe(verdict: Verdict, trust: TrustFile, now: int) -> dict[str, Any]:
 def _verify(bundle: Bundle, file: IO[bytes], trust: TrustFile, progress: Progress) -> Verdict:
     sizes = {"bytes": bundle.fresh.proof.size, "bundle_bytes": len(bundle.encode())}
     try:
-        _check_product(bundle, trust)
+        require_product(bundle, trust)
     except FirmledgerError as error:
         return Verdict(error=error, failed=READ, sizes=sizes)
     try:
-        anchor = _follow(bundle.fresh.links, trust)
+        anchor, newest_link = follow(bundle.fresh.links, trust)
     except FirmledgerError as error:
         return Verdict(error=error, failed=LINKS, sizes=sizes)
     view: View | None = None
@@ -212,7 +227,7 @@ def _verify(bundle: Bundle, file: IO[bytes], trust: TrustFile, progress: Progres
     try:
         view = prove(bundle.fresh, anchor)
         step = HEIGHT
-        _check_height(view, trust)
+        require_height(view, trust, newest_link)
         step = str(int(Step.TERMS))
         found = offer(_static(bundle), view)
         step = PAYLOAD
@@ -220,35 +235,6 @@ def _verify(bundle: Bundle, file: IO[bytes], trust: TrustFile, progress: Progres
     except FirmledgerError as error:
         return Verdict(view, None, error, str(error.data.get("step", step)), sizes=sizes)
     return Verdict(view, found, payload_bytes=size, sizes=sizes)
-
-
-def _check_product(bundle: Bundle, trust: TrustFile) -> None:
-    """Said before anything is proved: a stick of another product proves nothing of this one."""
-    claimed = None if bundle.static is None else bytes(bundle.static.terms.product_id)
-    if claimed is not None and claimed != bytes(trust.product_id):
-        raise Untrusted(
-            "wrong-product",
-            "bundle refused",
-            f"it is of product 0x{claimed.hex()}, the trust file of {trust.product_name}"
-            f" ({trust.product_id})",
-            "take the stick, or the trust file, of the product meant",
-        )
-
-
-def _follow(links: Sequence[bytes], trust: TrustFile) -> Anchor:
-    """What is pinned, with the validators that the links lead to."""
-    anchor, height = trust.anchor, -1
-    for link in links:
-        proven = verify_link(link, anchor.validators)
-        if proven.number <= height:
-            raise Untrusted(
-                "link-order",
-                "bundle refused",
-                f"its links go from block {height} to {proven.number}",
-                "export it again",
-            )
-        anchor, height = replace(anchor, validators=proven.validators), proven.number
-    return anchor
 
 
 def _static(bundle: Bundle) -> Static:
@@ -292,16 +278,6 @@ def _check_bytes(file: IO[bytes], claimed: Manifest, progress: Progress) -> int:
             "copy the file again; if that does not help, it was changed",
         )
     return size
-
-
-def _check_height(view: View, trust: TrustFile) -> None:
-    if view.number < trust.min_height:
-        raise Untrusted(
-            "below-trusted-height",
-            "bundle refused",
-            f"its proof is of block {view.number}, the trust file starts at {trust.min_height}",
-            "take it to a registry and run `firmledger bundle refresh`",
-        )
 
 
 def _pieces(file: IO[bytes], progress: Progress) -> Iterator[bytes]:
