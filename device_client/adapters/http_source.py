@@ -25,6 +25,7 @@ from contextlib import contextmanager, suppress
 from typing import TypeVar
 from urllib.parse import urlencode, urlsplit
 
+from device_client.adapters.no_source import no_registry
 from device_client.ports import Question, Source
 from protocol.bundle import MEDIA_TYPE
 from protocol.errors import FirmledgerError, Misuse, Refused, Unreachable
@@ -49,12 +50,7 @@ class HttpSource:
     def __init__(self, registries: Sequence[str], timeout: float = TIMEOUT) -> None:
         """``registries``: base addresses, in the order in which they are asked."""
         if not registries:
-            raise Misuse(
-                "no-registry",
-                "nothing to ask",
-                "no registry is configured",
-                "name one with `init --registry URL`, or install from a file",
-            )
+            raise no_registry()
         self._registries = [require_address(address) for address in registries]
         self._timeout = timeout
         self._seen: dict[str, tuple[str, bytes]] = {}

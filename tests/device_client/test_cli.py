@@ -557,7 +557,7 @@ def test_an_update_that_is_stopped_goes_on_where_it_was(shop: Shop, number: sign
         )
         try:
             slot = shop.folder / "dev/slots/b.img"
-            while not (slot.exists() and slot.read_bytes().startswith(made.image[:BLOCK])):
+            while not (slot.exists() and slot.read_bytes().startswith(made.image[: 2 * BLOCK])):
                 assert process.poll() is None
                 time.sleep(0.02)
             process.send_signal(number)

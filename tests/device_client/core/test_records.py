@@ -21,6 +21,7 @@ from device_client.core.book import (
     Queued,
 )
 from device_client.core.machine import Stage, State
+from device_client.core.policy import Spoilt
 from device_client.core.slots import BootRecord, Entry, Standing
 from device_client.core.trust import TrustState
 from device_client.core.types import Target
@@ -98,7 +99,7 @@ def test_the_glance_says_what_the_trusted_state_says() -> None:
 
 def test_the_fullest_book_fits() -> None:
     book = Book(
-        State(Stage.TRIAL, TARGET, 2**64 - 1, 2**32 - 1, (DIGEST,) * 32, "r" * 128),
+        State(Stage.TRIAL, TARGET, 2**64 - 1, 2**32 - 1, (DIGEST,) * 32, "r" * 128, 2**32, 2**64 - 1),
         bytes(4 * 4096),
         tuple(Queued(bytes([n]) * MAX_RECEIPT_BYTES, n) for n in range(MAX_QUEUE)),
         2**64 - 1,
@@ -108,6 +109,7 @@ def test_the_fullest_book_fits() -> None:
         1000,
         tuple(Happening(2**64 - 1, "refused", 2**32 - 1, 2**64 - 1, "r" * 100)
               for _ in range(MAX_HISTORY)),
+        Spoilt(DIGEST, 2**32 - 1, 2**64 - 1),
     )  # fmt: skip
     assert Book.decode(book.encode()) == book
 
