@@ -34,6 +34,7 @@ class Config:
     hardware: int = 0
     profile: str = "trial"
     registries: list[str] = field(default_factory=list)
+    ca_file: str = ""
     mode: str = "auto"
     windows: list[str] = field(default_factory=list)
     timezone: str = "UTC"
@@ -94,6 +95,7 @@ class Config:
         notes = {
             "hardware": "what this device is",
             "registries": "asked in this order; none: those of trust.json",
+            "ca_file": "PEM of who may vouch for an https registry; none: the system's authorities",
             "mode": "auto | ask | manual",
             "windows": 'such as "mon-fri 22:00-06:00"; none: at any time',
             "critical_may_pass": "some of: consent, busy, battery, metered, window",

@@ -27,19 +27,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from device_client import provision
+from device_client import assembly, provision
 from device_client.adapters.boot_backends import Board, open_board
 from device_client.adapters.directory import Directory, mapped, read_bounded, sync_directory
 from device_client.adapters.file_slots import MAX_SLOT_BYTES
 from device_client.adapters.identity import FileIdentity, stored_class_keys
 from device_client.adapters.journal import REGION as JOURNAL
 from device_client.adapters.journal import FileJournal
-from device_client.adapters.system import (
-    CommandHealth,
-    ConfiguredSite,
-    SystemClock,
-    SystemUptime,
-)
+from device_client.adapters.system import SystemClock, SystemUptime
 from device_client.agent import Agent
 from device_client.config import MAX_CONFIG_BYTES, Config, read_config
 from device_client.core import recovery
@@ -246,15 +241,15 @@ def open_device(
         opened = open_board(config.board, root, disk, config.slot_bytes)
         stack.enter_context(opened.closing)
         parts = Parts(
-            source=source or _registries(config, trusted),
+            source=source or assembly.registries(root, config, trusted),
             slots=opened.slots,
             boot=opened.boot,
             journal=FileJournal(disk),
             clock=clock or SystemClock(),
             uptime=SystemUptime(),
             identity=FileIdentity(root / "keys/device.json", root / "keys/class.json"),
-            health=health or opened.health or _health(root, config),
-            site=site or _site(root, config),
+            health=health or opened.health or assembly.health_check(root, config),
+            site=site or assembly.site(root, config),
         )
         return Device(Agent(profile, parts, progress), config, profile, stack.pop_all())
 
@@ -272,36 +267,6 @@ def with_source(
 def image_in(path: Path | None) -> bytes | None:
     """The image that a device is set up with; None if none was given."""
     return None if path is None else read_bounded(path, MAX_SLOT_BYTES)
-
-
-def _registries(config: Config, trusted: TrustFile) -> Source:
-    addresses = config.registries or list(trusted.registries)
-    if not addresses:
-        from device_client.adapters.no_source import NoSource
-
-        return NoSource()
-    from device_client.adapters.http_source import HttpSource
-
-    return HttpSource(addresses)
-
-
-def _health(root: Path, config: Config) -> HealthCheck:
-    paths = config.board.paths(root)
-    return CommandHealth(config.health_check, config.health_deadline, paths, root)
-
-
-def _site(root: Path, config: Config) -> Site:
-    def path(text: str) -> Path | None:
-        return root / text if text else None
-
-    return ConfiguredSite(
-        root / "slots",
-        busy_file=path(config.busy_file),
-        busy_command=config.busy_command,
-        metered_file=path(config.metered_file),
-        battery_file=path(config.battery_file),
-        reserved=bool(config.board.slots.a),
-    )
 
 
 __all__ = [

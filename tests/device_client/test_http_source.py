@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler
 
 import pytest
 
-from device_client.adapters import http_source
+from device_client.adapters import http_source, wire
 from device_client.adapters.http_source import HttpSource
 from device_client.ports import Question
 from protocol.bundle import MAX_BUNDLE_BYTES
@@ -181,7 +181,7 @@ def test_no_http_at_all(serve: Callable[..., str], odd: Odd) -> None:
 
 def test_a_slow_drip_is_left(serve: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     # The deadline is moved, not waited for.
-    monkeypatch.setattr(http_source, "DEADLINE", 0)
+    monkeypatch.setattr(wire, "DEADLINE", 0)
     with pytest.raises(Unreachable) as caught:
         HttpSource([serve(drip)]).poll(QUESTION, MAX_BUNDLE_BYTES)
     assert caught.value.reason == "slow-answer"
@@ -228,7 +228,7 @@ def test_no_registry_holds_a_device(
     serve: Callable[..., str], monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     """Each ends after five seconds by itself, and then in another way: who waits has lost."""
-    monkeypatch.setattr(http_source, "DEADLINE", 0.2)
+    monkeypatch.setattr(wire, "DEADLINE", 0.2)
     monkeypatch.setattr(http_source, "PATIENCE", 0.2)
     monkeypatch.setattr(http_source, "SLOWEST", 10**6)
     source = HttpSource([serve(HOLDING[how])])
@@ -255,7 +255,7 @@ def test_a_slow_payload_is_left(serve: Callable[..., str], monkeypatch: pytest.M
 def test_a_payload_may_take_longer_than_an_answer(
     serve: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http_source, "DEADLINE", 0.2)
+    monkeypatch.setattr(wire, "DEADLINE", 0.2)
 
     def steady(handler: BaseHTTPRequestHandler) -> bool:
         handler.send_response(200)
