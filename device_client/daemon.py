@@ -18,6 +18,7 @@ record).
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from device_client.agent import Agent
@@ -25,7 +26,7 @@ from device_client.config import Config
 from device_client.core.pace import fraction, poll_delay
 from device_client.ports import Supervisor
 from device_client.report import SETTLING, Report
-from protocol.errors import FirmledgerError
+from protocol.errors import FirmledgerError, LocalFault
 
 FATAL = frozenset({"journal-damaged", "boot-record-damaged", "state-damaged", "nothing-boots"})
 SPREAD = 60.0
@@ -58,7 +59,7 @@ class Daemon:
         """``tell`` hears what came of each round."""
         self._agent, self._rhythm, self._tell = agent, rhythm, tell
         self._supervisor = supervisor
-        self._rounds = 0
+        self._rounds = self._failures = 0
         self._again: float | None = None
 
     def round(self) -> float:
@@ -67,14 +68,16 @@ class Daemon:
         began = self._agent.parts.uptime.seconds()
         self._rounds += 1
         before, self._again = self._again, None
+        failed = False
         for work in (lambda: self._update(before), self._agent.deliver):
             try:
                 work()
             except FirmledgerError as error:
                 if error.reason in FATAL:
                     raise
-                self._agent.count_failure()
+                failed = True
                 self._tell(error)
+        self._count(failed)
         return self._rest(self._agent.parts.uptime.seconds() - began)
 
     def run(self, stopped: Callable[[], bool] = lambda: False) -> None:
@@ -96,9 +99,16 @@ class Daemon:
             self._again = report.again + SPREAD * self._chance()
         self._tell(report)
 
+    def _count(self, failed: bool) -> None:
+        """Failures in a row: in the book, for the next process; and here, if that cannot be."""
+        self._failures = self._failures + 1 if failed else 0
+        if failed:
+            with suppress(LocalFault):
+                self._agent.count_failure()
+
     def _rest(self, took: float) -> float:
-        rhythm, book = self._rhythm, self._agent.book
-        delay = poll_delay(rhythm.interval, book.failures, self._seed, self._rounds, rhythm.longest)
+        rhythm, failures = self._rhythm, max(self._agent.book.failures, self._failures)
+        delay = poll_delay(rhythm.interval, failures, self._seed, self._rounds, rhythm.longest)
         delay = max(delay, rhythm.wait - took)
         return delay if self._again is None else min(delay, self._again)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 
 import pytest
@@ -356,6 +357,40 @@ def test_an_acknowledgement_longer_than_allowed_is_left(serve: Callable[..., str
 def test_addresses_that_are_none(address: str) -> None:
     with pytest.raises(Misuse):
         HttpSource([address])
+
+
+def test_a_loop_of_redirects_is_not_entered(serve: Callable[..., str]) -> None:
+    asked: list[str] = []
+
+    def onwards(handler: BaseHTTPRequestHandler) -> bool:
+        asked.append(handler.path)
+        return plain(302, Location=handler.path)(handler)
+
+    source = HttpSource([serve(onwards)])
+    acts: list[Callable[[], object]] = [
+        lambda: source.poll(QUESTION, MAX_BUNDLE_BYTES),
+        lambda: fetched(source),
+        lambda: source.send(b"receipt"),
+        lambda: source.acknowledgement(DIGEST, 100),
+    ]
+    for number, act in enumerate(acts, 1):
+        with pytest.raises(Unreachable):
+            act()
+        assert len(asked) == number
+
+
+def test_a_held_poll_asks_for_it_and_is_the_same_question(serve: Callable[..., str]) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def note(handler: BaseHTTPRequestHandler) -> bool:
+        asked.append((handler.path, handler.headers.get("If-None-Match", "")))
+        return False
+
+    source = HttpSource([serve(note)])
+    first = source.poll(QUESTION, MAX_BUNDLE_BYTES)
+    assert source.poll(replace(QUESTION, wait=55), MAX_BUNDLE_BYTES) == first
+    (path, tag), (held, again) = asked
+    assert held == f"{path}&wait=55" and (tag, bool(again)) == ("", True)
 
 
 def test_no_registry_at_all() -> None:

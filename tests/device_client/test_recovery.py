@@ -1,4 +1,4 @@
-"""Setting a device up again, and back to its factory settings: what stays, and what must not fall."""
+"""Setting a device up again, and back to its factory settings: what must not fall by it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Between the first boot of an image and the end of the former one: settling, and clearing.
 
-Settling: an image is confirmed only when it was found healthy for long enough, whatever is restarted
-meanwhile. Clearing: where the owner keeps no former image, it is gone, and the device still boots.
+Settling: an image is confirmed only when it was found healthy for long enough, whatever is
+restarted meanwhile. Clearing: where the owner keeps no former image, it is gone, and the device
+still boots.
 """
 
 from __future__ import annotations
