@@ -107,6 +107,7 @@ class Inquiry:
             security_counter=self._memory.book.state.counter,
             hardware=self._profile.hardware,
             wait=wait,
+            height=self._memory.trust.height,
         )
         answer = source.poll(question, MAX_BUNDLE_BYTES)
         with step(Step.READ):

@@ -37,6 +37,8 @@ class Question:
     security_counter: int
     hardware: int
     wait: int = 0
+    height: int = 0
+    """Of the newest block believed: the registry leaves out the validator links below it."""
 
 
 class Source(Protocol):

@@ -68,7 +68,6 @@ class _Moment:
 
     block: Block
     product: Product
-    slot: Hash
     releases: tuple[ReleaseEntry, ...]
 
     def release(self, release_id: int) -> ReleaseEntry | None:
@@ -81,7 +80,6 @@ class _Made:
     """A fresh part as it was made, and the bundles it went out in, by their static part."""
 
     fresh: Fresh
-    slot: Hash
     block: Block
     encoded: bytes
     bundles: dict[Hash | None, tuple[bytes, str]] = field(default_factory=dict)
@@ -192,9 +190,8 @@ class Bundles:
             return known
         entry = self._catalogue.product(product_id, now=block.timestamp, at=block.number)
         releases = self._catalogue.releases(product_id, at=block.number)
-        slot = self._chain.ledger.product_slot(product_id, entry.record, block.timestamp)
         newest_first = tuple(sorted(releases, key=lambda r: r.release_id, reverse=True))
-        moment = _Moment(block, entry.record, slot, newest_first)
+        moment = _Moment(block, entry.record, newest_first)
         self._moments[product_id] = moment
         return moment
 
@@ -209,7 +206,10 @@ class Bundles:
 
     def _holds(self, made: _Made, moment: _Moment, entry: ReleaseEntry | None, lowest: int) -> bool:
         """Whether it shows what the head has, at no lower height, and is not due."""
-        if made.slot != moment.slot or made.fresh.release != (entry.record if entry else None):
+        # The record, not what is stored: by time alone another governance is in effect.
+        if made.fresh.product != moment.product or made.fresh.release != (
+            entry.record if entry else None
+        ):
             return False
         due = self._now() - made.block.timestamp >= self.renewed_every
         return made.block == moment.block or not (due or made.block.number < lowest)
@@ -223,7 +223,7 @@ class Bundles:
         answer = self._chain.proof(slots, moment.block.hash)
         record = entry.record if entry else None
         fresh = assemble(anchor, header, answer, moment.product, record)
-        made = _Made(fresh, moment.slot, moment.block, fresh.encode())
+        made = _Made(fresh, moment.block, fresh.encode())
         if len(self._made) >= KEPT_PARTS:
             self._made.pop(next(iter(self._made)))
         self._made[product_id, entry.release_id if entry else None] = made

@@ -14,20 +14,23 @@ contract Thief is Fixture {
     /// @dev Keys of: the first approver, guardian, auditor, reporter, enroller, and nobody.
     uint256[6] private _stolen;
     IReleaseLedger.Governance private _before;
+    /// @dev What the product's pending change is; anything while there is none.
+    IReleaseLedger.Governance internal _coming;
     uint256 public acts;
 
     /// @dev Once: the fuzzer may call it, too.
-    function setUp() public override {
+    function setUp() public virtual override {
         if (address(ledger) != address(0)) return;
         super.setUp();
         _stolen = [approverKeys[0], 101, 102, 103, 104, 105];
         _publish(_terms(), 3);
         _before = product.governance;
+        _coming = _next();
     }
 
     // -- what the thief does -------------------------------------------------------------------------
 
-    function wait(uint32 time) external {
+    function wait(uint32 time) external virtual {
         vm.warp(vm.getBlockTimestamp() + _within(time, 1, 10 days));
     }
 
@@ -54,7 +57,7 @@ contract Thief is Fixture {
     }
 
     function cancel(uint8 key) external {
-        _try(key, abi.encodeCall(ledger.cancel, (productId, product)));
+        _try(key, abi.encodeCall(ledger.cancel, (productId, product, _coming)));
     }
 
     function withdraw(uint8 key, bytes32 hash) external {
@@ -117,7 +120,7 @@ contract Thief is Fixture {
     // -- what must hold ------------------------------------------------------------------------------
 
     /// @dev Nothing published, resumed, unpaused, superseded or revoked; nobody added; nothing loosened.
-    function check() external view {
+    function check() external view virtual {
         vm.assertEq(product.head.latestRelease, 1, "published");
         vm.assertEq(ledger.releaseSlot(productId, 2), 0, "published");
         uint256 word = release.state.word;
@@ -149,7 +152,7 @@ contract Thief is Fixture {
 
     // -- its tools -----------------------------------------------------------------------------------
 
-    function _account(uint8 key) private view returns (address) {
+    function _account(uint8 key) internal view virtual returns (address) {
         return vm.addr(_stolen[key % 6]);
     }
 
@@ -270,6 +273,76 @@ contract LedgerInvariants {
     }
 
     function invariant_one_key_gets_nowhere() external view {
+        _thief.check();
+    }
+}
+
+/// @title A stolen guardian whose removal M of N have agreed on
+/// @notice The thief plays its acts as that guardian, until the change takes effect and after.
+contract BarredGuardian is Thief {
+    uint64 private _due;
+    uint256 private _actsBefore;
+
+    function setUp() public override {
+        if (address(ledger) != address(0)) return;
+        super.setUp();
+        _coming.guardians = new address[](0);
+        _propose(_coming);
+        _due = product.effectiveAt;
+    }
+
+    function wait(uint32 time) external override {
+        vm.warp(vm.getBlockTimestamp() + _within(time, 1, 12 hours));
+        if (vm.getBlockTimestamp() < _due || product.governance.guardians.length == 0) return;
+        product.other = _hash(product.governance);
+        product.governance = _coming;
+        _actsBefore = acts;
+    }
+
+    /// @dev The change waits as agreed, then it is in effect and the thief's acts have come to an end.
+    function check() external view override {
+        bool over = vm.getBlockTimestamp() >= _due;
+        vm.assertEq(product.effectiveAt, _due, "put off");
+        vm.assertEq(_hash(over ? product.governance : _coming), over ? _hash(_coming) : product.other, "dropped");
+        vm.assertTrue(!over || acts == _actsBefore, "it acted after its removal");
+        _check();
+    }
+
+    function _account(uint8) internal view override returns (address) {
+        return guardian;
+    }
+}
+
+/// @title No stolen guardian keeps its seat, whatever it plays
+contract RemovalInvariants {
+    BarredGuardian private _thief;
+
+    function setUp() public {
+        _thief = new BarredGuardian();
+        _thief.setUp();
+    }
+
+    function targetContracts() external view returns (address[] memory list) {
+        list = new address[](1);
+        list[0] = address(_thief);
+    }
+
+    function test_the_guardian_acts_until_it_is_out() external {
+        _thief.halt(0);
+        _thief.pause(0);
+        _thief.cancel(0);
+        _thief.restrict(0, 5 << 8);
+        require(_thief.acts() == 2, "it halts and pauses, and no more");
+        for (uint256 i = 0; i < 7; ++i) {
+            _thief.wait(12 hours - 1);
+            _thief.check();
+        }
+        _thief.restrict(0, 5 << 8);
+        require(_thief.acts() == 2, "out");
+        _thief.check();
+    }
+
+    function invariant_a_stolen_guardian_cannot_prevent_its_removal() external view {
         _thief.check();
     }
 }

@@ -73,8 +73,15 @@ class HttpSource:
                 "hardware": question.hardware,
             }
         )
+        # The height rises from poll to poll, and a wait is no part of a question: the registry's
+        # ETag names neither.
         path = f"/v1/products/{question.product}/bundle?{query}"
-        return self._first(lambda registry: self._bundle(registry, path, question.wait, maximum))
+        told = f"{path}&height={question.height}"
+        if question.wait:
+            told += f"&wait={question.wait}"
+        return self._first(
+            lambda registry: self._bundle(registry, path, told, question.wait, maximum)
+        )
 
     def payload(self, digest: Digest, offset: int, size: int) -> Iterator[bytes]:
         """The payload from ``offset`` to ``size``; each registry goes on where the last stopped."""
@@ -144,13 +151,12 @@ class HttpSource:
         assert problem is not None  # noqa: S101 - there is at least one registry
         raise problem
 
-    def _bundle(self, registry: str, path: str, wait: int, maximum: int) -> bytes:
+    def _bundle(self, registry: str, path: str, told: str, wait: int, maximum: int) -> bytes:
         etag, body = self._seen.get(registry + path, ("", b""))
         headers = {"Accept": MEDIA_TYPE}
         if etag:
             headers["If-None-Match"] = etag
-        held = f"{path}&wait={wait}" if wait else path
-        with self._exchange(registry, "GET", held, None, headers, wait) as answer:
+        with self._exchange(registry, "GET", told, None, headers, wait) as answer:
             fresh = bounded(answer, maximum)
             if answer.status == 304 and etag:
                 return body

@@ -24,12 +24,12 @@ from enum import StrEnum
 
 from device_client.core.belief import TrustState
 from protocol import proof
-from protocol.bundle import Anchor, Fresh, View, prove
+from protocol.bundle import MAX_LINK_SEALS, Anchor, Fresh, View, prove
 from protocol.errors import FirmledgerError, Refused, Untrusted, step
 from protocol.header import block_hash, parse_header
 from protocol.ids import Address
 from protocol.ledger import StateWord
-from protocol.proof import verify_link
+from protocol.proof import read_link, require_believed
 from protocol.trustfile import TRUSTING_PERIOD_DEFAULT
 
 FUTURE_TOLERANCE = 600
@@ -155,20 +155,32 @@ def _require_period(state: TrustState, now: int, trusting_period: int) -> None:
 
 
 def _follow(state: TrustState, links: tuple[bytes, ...]) -> tuple[tuple[Address, ...], bytes]:
-    """Validators after the overlap links, each higher than the one before, and the last link."""
-    validators, height, newest = state.validators, state.height, b""
+    """Validators after the overlap links, each higher than the one before, and the last of them.
+
+    Links from before the device's time are passed over: what they led to is trusted already. They
+    must be sealed all the same, by whomever they list, so that no bit of a bundle is free.
+    """
+    validators, newest, previous, seals = state.validators, b"", 0, MAX_LINK_SEALS
     for raw in links:
-        link = verify_link(raw, validators)
-        for known in (state.header, newest):
-            _require_one_block(state, known, raw)
-        if link.number <= height:
+        link = read_link(raw, seals)
+        seals -= len(link.sealers)
+        leads_on = link.number > state.height
+        if leads_on:
+            require_believed(link, validators)
+        if link.number >= state.height and link.believed_by(validators):
+            for known in (state.header, newest):
+                _require_one_block(state, known, raw)
+            newest = raw
+        if link.number <= previous:
             raise Untrusted(
                 "link-order",
                 "validator link refused",
-                f"it is of block {link.number}, after one of block {height}",
+                f"it is of block {link.number}, after one of block {previous}",
                 "get the bundle again, from another source",
             )
-        validators, height, newest = link.validators, link.number, raw
+        previous = link.number
+        if leads_on:
+            validators = link.validators
     return validators, newest
 
 
@@ -178,8 +190,9 @@ def _proved(state: TrustState, fresh: Fresh, anchor: Anchor, newest_link: bytes)
         return prove(fresh, anchor)
     except FirmledgerError as error:
         if error.data.get("step", 0) > proof.Step.SEAL_ORDER:
-            for known in (state.header, newest_link):
-                _require_one_block(state, known, fresh.proof.header)
+            with step(Step.ONE_BLOCK):
+                for known in (state.header, newest_link):
+                    _require_one_block(state, known, fresh.proof.header)
         raise
 
 

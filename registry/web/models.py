@@ -133,6 +133,13 @@ class NewDecision(Strict):
     approvals: ApprovalsModel
 
 
+class NewAmendment(Strict):
+    """A change of governance that M of N signed, until ``approvals.valid_until``."""
+
+    next: GovernanceModel
+    approvals: ApprovalsModel
+
+
 class Poll(Strict):
     """What a device says of itself when it asks; numbers in decimal."""
 

@@ -144,7 +144,7 @@ def _parsers() -> Iterator[Parser]:
     extra = header.encode_extra(header.parse_header(raw).extra)
     boot = factory(Entry(digest=sha256(b"i"), size=5)).encode()
     ack = Acknowledgement(0, 1, (bytes(32),), FRESH).encode()
-    limits = {"max_bytes": 8192, "max_depth": 8, "max_items": 1024}
+    limits = {"max_bytes": 8192, "max_depth": 8, "max_items": 256}
     yield Parser("rlp", partial(rlp.decode, **limits), (raw, extra, *FRESH.proof.nodes), 8192)
     yield Parser("trie", _walk, (cbor.dumps(list(FRESH.proof.nodes)),), 100_000)
     yield Parser("header", header.parse_header, (raw,), header.MAX_HEADER_BYTES)
