@@ -77,7 +77,10 @@ def parser_of(acts: Mapping[str, Command]) -> argparse.ArgumentParser:
     anew = add("reanchor", "believe the ledger that the maker's recovery keys name")
     anew.add_argument("file", type=Path, metavar="FILE", help="a statement signed by them")
     add("reset", "factory reset: settings of `init`; key, counters and receipts stay")
-    add("doctor", "what is open on this device, and how to close it")
+    doctor = add("doctor", "what is open on this device, and how to close it")
+    doctor.add_argument(
+        "--system", type=Path, default=Path("/"), metavar="DIR", help="root of the system around it"
+    )
     return parser
 
 

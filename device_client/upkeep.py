@@ -139,9 +139,10 @@ def doctor(options: argparse.Namespace) -> int:
     """What is open on this device, and how to close it."""
     from dataclasses import asdict
 
-    from device_client.doctor import OK, OPEN, examine
+    from device_client.checks import OK, OPEN
+    from device_client.doctor import examine
 
-    checks = examine(options.root, int(time.time()))
+    checks = examine(options.root, int(time.time()), options.system)
     text = [
         f"{check.level:8} {check.what}" + ("" if check.level == OK else f"\n{'':9}{check.fix}")
         for check in checks
