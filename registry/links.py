@@ -21,10 +21,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from protocol.bundle import MAX_LINK_SEALS, MAX_LINKS
+from protocol.bundle import MAX_LINKS
 from protocol.errors import FirmledgerError, Unreachable
 from protocol.header import encode_header, parse_header, trim_seals
 from protocol.ids import Hash
+from protocol.links import MAX_LINK_SEALS
 from protocol.proof import read_link
 from registry.catalogue import Catalogue, ValidatorSet
 from registry.ports import Block, Chain

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -33,12 +33,13 @@ from protocol.bundle import (
     stick_prefix,
 )
 from protocol.errors import FirmledgerError, LocalFault, Malformed, Misuse, Untrusted
+from protocol.header import parse_header
 from protocol.ids import Version
 from protocol.ledger import StateWord, Status
+from protocol.links import Followed, follow, require_one_block
 from protocol.manifest import Manifest
 from protocol.trustfile import TrustFile
 from registry.files import whole_file
-from registry.first_contact import follow, require_height
 
 CHUNK = 1 << 20
 READ, LINKS, HEIGHT, PAYLOAD = "T1", "T4", "T5", "payload"
@@ -219,7 +220,8 @@ def _verify(bundle: Bundle, file: IO[bytes], trust: TrustFile, progress: Progres
     except FirmledgerError as error:
         return Verdict(error=error, failed=READ, sizes=sizes)
     try:
-        anchor, newest_link = follow(bundle.fresh.links, trust)
+        followed = follow(bundle.fresh.links, trust.validators, trust.min_height)
+        anchor = replace(trust.anchor, validators=followed.validators)
     except FirmledgerError as error:
         return Verdict(error=error, failed=LINKS, sizes=sizes)
     view: View | None = None
@@ -227,7 +229,7 @@ def _verify(bundle: Bundle, file: IO[bytes], trust: TrustFile, progress: Progres
     try:
         view = prove(bundle.fresh, anchor)
         step = HEIGHT
-        require_height(view, trust, newest_link)
+        _check_height(view, trust, followed)
         step = str(int(Step.TERMS))
         found = offer(_static(bundle), view)
         step = PAYLOAD
@@ -278,6 +280,21 @@ def _check_bytes(file: IO[bytes], claimed: Manifest, progress: Progress) -> int:
             "copy the file again; if that does not help, it was changed",
         )
     return size
+
+
+def _check_height(view: View, trust: TrustFile, followed: Followed) -> None:
+    """T5, and T6: neither below the trust file's height or a link's, nor another block."""
+    least = trust.min_height
+    if followed.compared:
+        least = max(least, parse_header(followed.compared).number)
+    if view.number < least:
+        raise Untrusted(
+            "below-trusted-height",
+            "bundle refused",
+            f"its proof is of block {view.number}, trust starts at {least}",
+            "take it to a registry and run `firmledger bundle refresh`",
+        )
+    require_one_block(followed.compared, view.header)
 
 
 def _pieces(file: IO[bytes], progress: Progress) -> Iterator[bytes]:
