@@ -903,7 +903,8 @@ def verify_static(data: bytes, ledger: Mapping[str, Any]) -> dict[str, Any]:
     require(hash_struct("Terms", terms) == release["termsHash"], 11, "terms")
     with at(12):
         read_key(signer)
-    keys = {key["keyId"]: key["validThrough"] for key in ledger["product"]["governance"]["keys"]}
+    listed = ledger["product"]["governance"]["keys"]
+    keys = {key["keyId"]: key["validThrough"] for key in reversed(listed)}
     require(keys.get(sha256(signer), -1) >= release["id"], 12, "signer")
     with at(13):
         envelope = open_envelope(static["envelope"])
