@@ -38,6 +38,7 @@ contract SymbolicWord {
         assert((before ^ later) & ~mask == 0);
     }
 
+    /// @custom:halmos --solver z3
     /// @dev The log grows, counts grow by what is given and never exceed the log; nothing else moves.
     function check_receipts_only_grow(uint256 word, uint32 size, uint32 good, uint32 bad) external pure {
         _require(_sound(word) && size > word.logSize() && uint256(good) + bad <= size - word.logSize());
@@ -94,6 +95,7 @@ contract SymbolicWord {
 }
 
 /// @title What a rollout lets pass
+/// @custom:halmos --default-array-lengths 0,1,2 --loop 4
 contract SymbolicRollout {
     using Rollout for IReleaseLedger.Head;
     using StateWord for uint256;
@@ -165,6 +167,7 @@ contract SymbolicRollout {
 }
 
 /// @title What counts as a tightening
+/// @custom:halmos --default-array-lengths 1 --loop 4
 contract SymbolicGovernance {
     using Governing for IReleaseLedger.Governance;
 
@@ -185,6 +188,7 @@ contract SymbolicGovernance {
         }
     }
 
+    /// @custom:halmos --default-array-lengths 0,2
     /// @dev A role is held by exactly those whom the list names.
     function check_roles_are_the_lists(IReleaseLedger.Governance calldata g, address account) external pure {
         assert(g.isApprover(account) == _has(g.approvers, account));
@@ -195,11 +199,14 @@ contract SymbolicGovernance {
         assert(g.isWatcher(account) == (_has(g.approvers, account) || _has(g.guardians, account)));
     }
 
+    /// @custom:halmos --array-lengths from.approvers={1,2},to.approvers={1,2},from.guardians={0,1},to.guardians={0,1}
     /// @dev Whatever is taken for a tightening adds nobody and lowers nothing.
     function check_a_tightening_widens_nothing(
         IReleaseLedger.Governance calldata from,
         IReleaseLedger.Governance calldata to
     ) external pure {
+        from.requireValid();
+        to.requireValid();
         _require(from.isTightening(to));
         _inside(to.approvers, from.approvers);
         _inside(to.auditors, from.auditors);
@@ -210,6 +217,7 @@ contract SymbolicGovernance {
         _keysNotRaised(from, to);
     }
 
+    /// @custom:halmos --array-lengths from.approvers={1,2},to.approvers={1,2}
     /// @dev What one watcher may do alone takes away, and takes nobody from the approvers but itself.
     function check_a_restriction_only_takes(
         IReleaseLedger.Governance calldata from,
@@ -217,6 +225,8 @@ contract SymbolicGovernance {
         address watcher,
         uint32 latest
     ) external pure {
+        from.requireValid();
+        to.requireValid();
         from.requireRestriction(to, watcher, latest);
         _inside(to.approvers, from.approvers);
         _inside(to.auditors, from.auditors);
