@@ -2,8 +2,9 @@
 
 Guarantee: what it accepts follows from the pages (proof.md, bundle.md, trust.md, reanchor.md,
 commitments.md, manifest.md, receipt.md), the records of contracts/IReleaseLedger.sol and the
-standards they cite; it was written without reading `protocol`. Where the two agree, the pages are
-enough, and a mistake would have to be made twice.
+standards they cite. All up to step 15 was written without reading `protocol`; links, memory and
+re-anchoring from the pages as well, but by someone who had seen some of the other side. Where the
+two agree, the pages are enough, and a mistake would have to be made twice.
 
 Rules: tables and plain values instead of classes. The EIP-712 type strings are the only description
 of the records: their CBOR form, their ranges and their hashes are derived from them. Other
