@@ -1,4 +1,4 @@
-"""The hardening report: whatever may be open is opened, and must be named with a way to close it."""
+"""The hardening report: whatever may be open is opened, and must be named with a way to shut it."""
 
 from __future__ import annotations
 
