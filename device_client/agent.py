@@ -12,6 +12,7 @@ One agent works on a device at a time; that is seen to by whoever opens its dire
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from device_client.core.book import OWNER, Book
@@ -144,9 +145,9 @@ class Agent:
         self._engine.feed(Told(Event.ROLLBACK, former))
         return current.end()
 
-    def deliver(self) -> int:
+    def deliver(self, beat: Callable[[], None] = lambda: None) -> int:
         """One round of handing over receipts; how many are still queued (`Outbox.deliver`)."""
-        return self._engine.outbox.deliver(self._engine.inquiry.prove)
+        return self._engine.outbox.deliver(self._engine.inquiry.prove, beat)
 
     def reanchor(self, statement: bytes) -> TrustState:
         """Move trust by the recovery keys, durably (`core.reanchor`); the state that was before.
