@@ -35,8 +35,6 @@ from protocol.trie import MAX_NODE_BYTES, MAX_NODES
 MEDIA_TYPE = "application/vnd.firmledger.bundle+cbor"
 FORMAT = 1
 MAX_LINKS = 16
-MAX_LINK_SEALS = 512
-"""Of all links of a bundle together: whoever names validators of his own can make them all hold."""
 MAX_STATIC_BYTES = 16 * 1024
 MAX_FRESH_BYTES = (MAX_LINKS + 1) * MAX_HEADER_BYTES + MAX_NODES * MAX_NODE_BYTES + 8 * 1024
 MAX_BUNDLE_BYTES = MAX_STATIC_BYTES + MAX_FRESH_BYTES

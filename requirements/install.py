@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Set up this checkout: `.venv` from a hashed lock, `node_modules` from the npm lock; and slither.
+"""Set up this checkout: `.venv` from a hashed lock, `node_modules` from the npm lock.
 
 Guarantees: what is installed is what the lock files pin, digest by digest; the commands
 `firmledger` and `firmledger-device` are in `.venv/bin`; a second run with nothing changed touches
@@ -10,7 +10,7 @@ Rules:
   2. `dev` contains `registry`: either stamp satisfies a request for `registry`.
   3. Two runs in one checkout wait for each other.
   4. Installing the project itself uses no network and builds nothing apart (`--no-index`).
-  5. `slither` goes into `.venv-slither`: it wants another web3 than the project has.
+  5. `slither` and `halmos` go into `.venv-slither` and `.venv-halmos`: they pin what we do not.
 
 It does not install anything outside the checkout, run a package's install scripts, or choose
 versions; `requirements/lock` does that. It runs before anything is installed, so it uses the
@@ -29,7 +29,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
-SLITHER = ROOT / ".venv-slither"
+APART = ("slither", "halmos")
 MADE = "firmledger.made"  # in a venv: the digest of its folder, so a moved checkout is set up anew
 LOWEST, HIGHEST_TESTED = (3, 11), (3, 13)
 CANDIDATES = ("python3", "python3.13", "python3.12", "python3.11", "python3.14", "python")
@@ -195,12 +195,14 @@ def install_python(level, wanted):
     (VENV / f"firmledger.{level}").write_text(inputs(level), encoding="ascii")
 
 
-def install_slither(wanted):
-    """Bring `.venv-slither` to its lock."""
-    python = create_venv(SLITHER, wanted)
-    stamp, expected = SLITHER / "firmledger.slither", digest(ROOT / "requirements" / "slither.txt")
+def install_apart(level, wanted):
+    """Bring `.venv-LEVEL` to its lock."""
+    venv = ROOT / f".venv-{level}"
+    python = create_venv(venv, wanted)
+    stamp = venv / f"firmledger.{level}"
+    expected = digest(ROOT / "requirements" / f"{level}.txt")
     if not holds(stamp, expected):
-        install_lock(python, "slither")
+        install_lock(python, level)
         stamp.write_text(expected, encoding="ascii")
 
 
@@ -232,7 +234,7 @@ def install_npm():
 def main():
     """Install what is named on the command line, one run at a time."""
     parser = argparse.ArgumentParser(description="Set up this checkout from its lock files.")
-    parser.add_argument("levels", nargs="+", choices=["registry", "dev", "npm", "slither"])
+    parser.add_argument("levels", nargs="+", choices=["registry", "dev", "npm", *APART])
     parser.add_argument("--python", default="", help="interpreter to make .venv with")
     options = parser.parse_args()
     with Path(__file__).open("rb") as turn:
@@ -240,8 +242,8 @@ def main():
         for level in options.levels:
             if level == "npm":
                 install_npm()
-            elif level == "slither":
-                install_slither(options.python)
+            elif level in APART:
+                install_apart(level, options.python)
             else:
                 install_python(level, options.python)
 

@@ -130,7 +130,7 @@ class State:
         """The state of `to_list`; `Malformed` otherwise."""
         if not isinstance(row, list) or len(row) != 8 or not isinstance(row[4], list):
             raise damaged("the machine's state has eight members")
-        if row[0] not in set(Stage) or len(row[4]) > MAX_PENALTIES:
+        if row[0] not in list(Stage) or len(row[4]) > MAX_PENALTIES:
             raise damaged("the machine's state is unknown")
         target = None if row[1] is None else Target.from_list(row[1])
         box = tuple(Digest(octets(d)) for d in row[4])

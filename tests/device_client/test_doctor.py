@@ -1,4 +1,4 @@
-"""The hardening report: whatever may be open is opened, and must be named with a way to shut it."""
+"""The hardening report: what may be open is opened, and must be named with a way to close it."""
 
 from __future__ import annotations
 

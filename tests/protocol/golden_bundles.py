@@ -21,6 +21,7 @@ from protocol.digests import inclusion_proof, merkle_root, sha256
 from protocol.header import encode_header
 from protocol.ids import Address
 from protocol.ledger import StateWord, Status
+from protocol.links import MAX_LINK_SEALS
 from protocol.proof import assemble
 from protocol.records import Head, Product, SigningKey
 from protocol.suit import digest_of
@@ -93,7 +94,7 @@ def link(
 def crowd() -> Iterator[bytes]:
     """Links that hold, and whose seals are as many as are looked at."""
     many = validators(64, start=200)
-    for number in range(1, 1 + bundle.MAX_LINK_SEALS // len(many)):
+    for number in range(1, 1 + MAX_LINK_SEALS // len(many)):
         yield link(many, many, number)
 
 

@@ -143,15 +143,16 @@ def test_a_contradiction_names_the_step_that_found_it() -> None:
     rival = ADVERSARY.active.fresh(20, NOW)
     broken = replace(rival, proof=replace(rival.proof, nodes=rival.proof.nodes[:-1]))
     link = encode_header(seal(make_header(group, number=20), group))
-    for fresh, where in (
-        (rival, Step.ONE_BLOCK),
-        (broken, Step.ONE_BLOCK),
-        (replace(rival, release=ADVERSARY.halted.release), Step.ONE_BLOCK),
-        (replace(ADVERSARY.halted.fresh(30, NOW + 9), links=(link,)), Step.LINKS),
+    for fresh, where, beside in (
+        (rival, Step.ONE_BLOCK, None),
+        (broken, Step.ONE_BLOCK, 7),
+        (replace(rival, release=ADVERSARY.halted.release), Step.ONE_BLOCK, 10),
+        (replace(ADVERSARY.halted.fresh(30, NOW + 9), links=(link,)), Step.LINKS, None),
     ):
         with pytest.raises(Equivocation) as caught:
             advance(state, fresh, ADVERSARY.anchor, clock=CLOCK)
         assert caught.value.data["step"] == where
+        assert caught.value.data.get("beside") == beside
 
 
 def test_every_bit_of_a_seal_counts() -> None:

@@ -11,9 +11,10 @@ from dataclasses import replace
 import pytest
 
 from device_client.core.trust import Equivocation, Step, TrustState, advance
-from protocol.bundle import MAX_LINK_SEALS, MAX_LINKS
+from protocol.bundle import MAX_LINKS
 from protocol.errors import FirmledgerError, Malformed, Untrusted
 from protocol.header import encode_header
+from protocol.links import MAX_LINK_SEALS
 from tests.protocol.published import NOW, flipped, publish
 from tests.protocol.sealed import Validator, addresses, make_header, seal, validators
 
