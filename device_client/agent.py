@@ -197,16 +197,14 @@ class Agent:
         What is overwritten is named by the boot record until its entry is withdrawn, and by the
         journal from then on: a cut at any point leads here again.
         """
-        record, stage = self._parts.boot.record(), self.book.state.stage
-        if stage is Stage.CLEARING:
-            former = self.book.state.target
-        elif stage is Stage.IDLE and not self._keep_former and record.running == record.primary:
-            entry = record.entry(record.inactive)
-            former = _former(entry) if entry.standing is Standing.GOOD else None
-        else:
-            former = None
-        if former is not None:
-            self._engine.clear(former)
+        state = self.book.state
+        if state.stage is Stage.CLEARING and state.target is not None:
+            self._engine.clear(state.target)
+        elif state.stage is Stage.IDLE and not self._keep_former:
+            record = self._parts.boot.record()
+            entry = record.entry(other(record.primary))
+            if record.running == record.primary and entry.standing is Standing.GOOD:
+                self._engine.clear(_former(entry))
 
     def _freeze_if_due(self) -> None:
         """Tell the table that the ledger contradicted itself; a trial is ended first."""
