@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from device_client.core.book import OWNER, Book
-from device_client.core.machine import Event, Stage, Told, situation
+from device_client.core.machine import BOOTING, Event, Stage, Told, situation
 from device_client.core.policy import Leave
 from device_client.core.reanchor import reanchor
 from device_client.core.slots import Entry, Standing, other
@@ -30,9 +30,6 @@ from device_client.report import NOTHING, READY, Progress, Report, Round, silent
 from protocol.errors import Refused
 from protocol.ids import Digest
 from protocol.receipt import Consent
-
-BOOTING = frozenset({Stage.INSTALLED, Stage.TRIAL, Stage.CONFIRMED, Stage.REVERTED})
-"""Stages in which the boot record has the word, not the ledger."""
 
 
 class Agent:
