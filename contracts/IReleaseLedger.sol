@@ -26,8 +26,9 @@ pragma solidity ^0.8.30;
 ///   approvers   M of N of them publish, amend, resume, unpause, supersede, revoke (EIP-712 signatures in
 ///               one transaction, sent by anyone; a contract wallet calls {approve} instead).
 ///   guardians   one of them halts. Approvers are the guardians unless others are named.
-///   watchers    approvers and guardians together: one of them pauses, cancels a pending change, or
-///               restricts (removes keys, reporters, auditors, the enroller, or itself as an approver).
+///   watchers    approvers and guardians together: one of them pauses, cancels a pending change (but a
+///               guardian not its own removal), or restricts (removes keys, reporters, auditors, the
+///               enroller, or itself as an approver) while no change is pending.
 ///   auditors    attest. reporters anchor receipts. the enroller sets the fleet.
 /// Loosening waits `governanceDelay`, tightening is immediate.
 interface IReleaseLedger {
@@ -305,7 +306,6 @@ interface IReleaseLedger {
     error TermsAreWithdrawn(bytes32 productId, bytes32 termsHash);
     error ProductIsPaused(bytes32 productId, uint64 pausedAt);
     error ProductNotPaused(bytes32 productId);
-    error WrongProduct(bytes32 expected, bytes32 given);
     error VersionNotRising(uint64 newest, uint64 given);
     error CounterFalling(uint32 newest, uint32 given);
     error InvalidTerms(string field);
@@ -314,6 +314,8 @@ interface IReleaseLedger {
     error EpochMismatch(uint32 expected, uint32 given);
     error AmendmentPending(uint64 effectiveAt);
     error NothingPending(bytes32 productId);
+    error StaleAmendment(bytes32 productId, bytes32 pending, bytes32 given);
+    error OwnRemoval(address guardian);
     error NotATightening(string field);
     error WrongStatus(Status status);
     error AlreadySuperseded(uint32 releaseId);
@@ -344,12 +346,14 @@ interface IReleaseLedger {
 
     /// @notice A tightening by one watcher, at once: keys revoked or retired as of the newest release, reporters,
     /// auditors or the enroller removed, the sender itself removed from the approvers (not below the
-    /// threshold). A pending change is dropped.
+    /// threshold). Refused while a change is pending: cancel that first.
     /// @dev `next.epoch` must be the epoch in effect + 1, and something besides it must change.
     function restrict(bytes32 productId, Product calldata product, Governance calldata next) external;
 
-    /// @notice Cancels the pending change before it takes effect; one watcher does.
-    function cancel(bytes32 productId, Product calldata product) external;
+    /// @notice Cancels the pending change before it takes effect; one watcher does. A guardian cannot cancel
+    /// its own removal: a change that takes the sender from the guardians and else only tightens.
+    /// @param next The pending governance, as {AmendmentProposed} carries it.
+    function cancel(bytes32 productId, Product calldata product, Governance calldata next) external;
 
     /// @notice Stops every release of the product at once; one watcher does. No other role can get in between:
     /// neither receipts nor attestations touch the product's commitment.

@@ -78,6 +78,7 @@ contract ReleaseLedger is IReleaseLedger {
     function restrict(bytes32 productId, Product calldata product, Governance calldata next) external {
         (Governance calldata governance,,) = _requireCurrent(productId, product);
         _requireWatcher(governance);
+        if (_isPending(product)) revert AmendmentPending(product.effectiveAt);
         bytes32 nextHash = _requireSuccessor(governance, next);
         governance.requireRestriction(next, msg.sender, product.head.latestRelease);
         if (nextHash == Commitments.governance(governance, 1)) revert NotATightening("epoch");
@@ -87,10 +88,13 @@ contract ReleaseLedger is IReleaseLedger {
     }
 
     /// @inheritdoc IReleaseLedger
-    function cancel(bytes32 productId, Product calldata product) external {
-        (Governance calldata governance,,) = _requireCurrent(productId, product);
+    function cancel(bytes32 productId, Product calldata product, Governance calldata next) external {
+        (Governance calldata governance,, bytes32 pending) = _requireCurrent(productId, product);
         _requireWatcher(governance);
         if (!_isPending(product)) revert NothingPending(productId);
+        bytes32 given = Commitments.governance(next, 0);
+        if (given != pending) revert StaleAmendment(productId, pending, given);
+        if (governance.isRemoval(next, msg.sender)) revert OwnRemoval(msg.sender);
         uint32 epoch = governance.epoch + 1;
         bytes32 current = Commitments.governance(governance, 1);
         _products[productId] = Commitments.product(productId, current, 0, 0, product.head);

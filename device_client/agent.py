@@ -21,10 +21,11 @@ from device_client.core.reanchor import reanchor
 from device_client.core.slots import Entry, Standing, other
 from device_client.core.trust import Equivocation, TrustState
 from device_client.core.types import Target
-from device_client.engine import NOTHING, READY, Engine, Progress, Report, Round, silent
+from device_client.engine import Engine
 from device_client.inquiry import Finding
 from device_client.memory import Memory
 from device_client.profile import Parts, Profile
+from device_client.report import NOTHING, READY, Progress, Report, Round, silent
 from protocol.errors import Refused
 from protocol.ids import Digest
 from protocol.receipt import Consent
@@ -39,6 +40,7 @@ class Agent:
     def __init__(self, profile: Profile, parts: Parts, progress: Progress = silent) -> None:
         """``progress(what, done, total)`` hears of long work, in bytes."""
         self._parts, self._trusted = parts, profile.trust
+        self._keep_former = profile.keep_former
         self._memory = Memory(parts.journal, parts.clock)
         self._engine = Engine(profile, parts, self._memory, progress)
 
@@ -75,6 +77,7 @@ class Agent:
         if state.stage is Stage.VERIFYING and state.target is not None and state.target.former:
             current.leave = Leave.NOW  # the owner's rollback, cut short
             feed(Told(Event.RESUME))
+        self._clear_if_due()
         self._freeze_if_due()
         if state.stage is Stage.FROZEN and not self.trust.frozen:
             feed(Told(Event.THAW))
@@ -89,20 +92,21 @@ class Agent:
             self._engine.say_why(finding)
             return report
         report.version, report.outcome = finding.target.version, READY
-        report.held(self._engine.judge(finding.target))
+        report.held(self._engine.judge(finding.target), self._memory.now())
         return report
 
-    def update(self, leave: Leave = Leave.NONE, by: str = OWNER) -> Report:
+    def update(self, leave: Leave = Leave.NONE, by: str = OWNER, wait: int = 0) -> Report:
         """One whole round: finish what is under way, ask, and install what may be installed.
 
-        ``leave``: the owner's word on whatever is offered; ``by``: who that is, for the receipt.
+        ``leave``: the owner's word on whatever is offered; ``by``: who that is, for the receipt;
+        ``wait``: seconds for which the source may hold its answer back until it has news.
         """
         report = self.start()
         if report.outcome != NOTHING or self.book.state.stage in BOOTING:
             return report
         current = self._begin(leave)
         try:
-            finding = self._engine.inquiry.ask(self.running)
+            finding = self._engine.inquiry.ask(self.running, wait)
         except Equivocation:
             self._freeze_if_due()
             raise
@@ -110,6 +114,7 @@ class Agent:
         if self.book.failures:
             self._memory.commit(replace(self.book, failures=0))
         self._consider(current, finding, by)
+        self._clear_if_due()
         self._freeze_if_due()
         return current.end()
 
@@ -124,6 +129,7 @@ class Agent:
                 "see `firmledger-device status`",
             )
         self._engine.feed(Told(Event.HEALTHY))
+        self._clear_if_due()
         return current.end()
 
     def rollback(self) -> Report:
@@ -184,6 +190,23 @@ class Agent:
         same = self.book.state.target == target
         self._engine.feed(Told(Event.RESUME if same else Event.OFFER, target))
 
+    def _clear_if_due(self) -> None:
+        """Tell the table that the former image is not kept, where the owner wants it so.
+
+        What is overwritten is named by the boot record until its entry is withdrawn, and by the
+        journal from then on: a cut at any point leads here again.
+        """
+        record, stage = self._parts.boot.record(), self.book.state.stage
+        if stage is Stage.CLEARING:
+            former = self.book.state.target
+        elif stage is Stage.IDLE and not self._keep_former and record.running == record.primary:
+            entry = record.entry(record.inactive)
+            former = _former(entry) if entry.standing is Standing.GOOD else None
+        else:
+            former = None
+        if former is not None:
+            self._engine.clear(former)
+
     def _freeze_if_due(self) -> None:
         """Tell the table that the ledger contradicted itself; a trial is ended first."""
         stage = self.book.state.stage
@@ -199,16 +222,21 @@ class Agent:
         elif entry.standing is not Standing.GOOD:
             why = "the other slot holds no image that was confirmed here"
         else:
-            nothing = Digest(bytes(32))
-            return Target(
-                release_id=entry.release_id,
-                version=entry.version,
-                security_counter=entry.security_counter,
-                image_digest=entry.digest,
-                image_size=entry.size,
-                payload_digest=nothing,
-                payload_size=entry.size,
-                manifest_digest=nothing,
-                former=True,
-            )
+            return _former(entry)
         raise Refused("no-former-image", "rollback refused", why, "see `firmledger-device status`")
+
+
+def _former(entry: Entry) -> Target:
+    """An image confirmed here before, as a target."""
+    nothing = Digest(bytes(32))
+    return Target(
+        release_id=entry.release_id,
+        version=entry.version,
+        security_counter=entry.security_counter,
+        image_digest=entry.digest,
+        image_size=entry.size,
+        payload_digest=nothing,
+        payload_size=entry.size,
+        manifest_digest=nothing,
+        former=True,
+    )

@@ -37,6 +37,8 @@ class Question:
     security_counter: int
     hardware: int
     wait: int = 0
+    height: int = 0
+    """Of the newest block believed: the registry leaves out the validator links below it."""
 
 
 class Source(Protocol):
@@ -130,6 +132,29 @@ class Clock(Protocol):
 
     def sleep(self, seconds: float) -> None:
         """Let that much time pass."""
+
+
+class Uptime(Protocol):
+    """Time that passes evenly, whatever the clock is set to."""
+
+    def seconds(self) -> float:
+        """Since this machine booted."""
+
+
+class Supervisor(Protocol):
+    """Whoever started the daemon, is told how it fares, and restarts it where it hangs."""
+
+    def ready(self) -> None:
+        """It is set up, and starts its rounds."""
+
+    def says(self, status: str) -> None:
+        """What it does or found, in a line for people."""
+
+    def alive(self, within: float) -> None:
+        """It is well, and says so again within so many seconds."""
+
+    def stopping(self) -> None:
+        """It was told to stop, and does."""
 
 
 class Identity(Protocol):

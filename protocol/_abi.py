@@ -3,7 +3,7 @@
 from typing import Final
 
 # keccak256 of the deployed code: the same for every deployment
-CODE_HASH: Final = bytes.fromhex('4a514ab2509549504c651227bf77508d7ba95c80bd8de1d0136293548ff58ab3')
+CODE_HASH: Final = bytes.fromhex('57c3dbcf70ad6051d0110edf367b54d60ca3795b9911d842bb5bcb5c1dd57a75')
 
 # places of the mappings in storage
 PRODUCTS_SLOT: Final = 0
@@ -22,7 +22,7 @@ SELECTORS: Final[dict[str, bytes]] = {
     'approve': bytes.fromhex('a53a1adf'),
     'approved': bytes.fromhex('b984b2cd'),
     'attest': bytes.fromhex('166de58b'),
-    'cancel': bytes.fromhex('d51223eb'),
+    'cancel': bytes.fromhex('d4a737fa'),
     'createProduct': bytes.fromhex('342ee198'),
     'decisionDigest': bytes.fromhex('266ca644'),
     'eligible': bytes.fromhex('ed46129b'),
@@ -84,11 +84,13 @@ ERRORS: Final[dict[bytes, tuple[str, tuple[tuple[str, str], ...]]]] = {
     bytes.fromhex('248965e9'): ('NotApprovedOnChain', (('digest', 'bytes32'), ('approver', 'address'))),
     bytes.fromhex('50df61b3'): ('NotAuthorized', (('caller', 'address'), ('role', 'string'))),
     bytes.fromhex('e3b91e57'): ('NothingPending', (('productId', 'bytes32'),)),
+    bytes.fromhex('9229d6b5'): ('OwnRemoval', (('guardian', 'address'),)),
     bytes.fromhex('75567f2e'): ('ProductExists', (('productId', 'bytes32'),)),
     bytes.fromhex('7375f309'): ('ProductIsPaused', (('productId', 'bytes32'), ('pausedAt', 'uint64'))),
     bytes.fromhex('e1e63329'): ('ProductNotPaused', (('productId', 'bytes32'),)),
     bytes.fromhex('4763e825'): ('ReasonTooLong', (('length', 'uint256'),)),
     bytes.fromhex('45907fac'): ('SignersNotAscending', (('previous', 'address'), ('signer', 'address'))),
+    bytes.fromhex('f6a676a9'): ('StaleAmendment', (('productId', 'bytes32'), ('pending', 'bytes32'), ('given', 'bytes32'))),
     bytes.fromhex('d1bbe805'): ('StaleProduct', (('productId', 'bytes32'), ('stored', 'bytes32'), ('given', 'bytes32'))),
     bytes.fromhex('b9e65e01'): ('StaleRelease', (('productId', 'bytes32'), ('releaseId', 'uint32'), ('stored', 'bytes32'), ('given', 'bytes32'))),
     bytes.fromhex('8f7a0205'): ('TermsAreWithdrawn', (('productId', 'bytes32'), ('termsHash', 'bytes32'))),
@@ -96,6 +98,5 @@ ERRORS: Final[dict[bytes, tuple[str, tuple[tuple[str, str], ...]]]] = {
     bytes.fromhex('951e5918'): ('UnknownProduct', (('productId', 'bytes32'),)),
     bytes.fromhex('d22320f3'): ('UnknownRelease', (('productId', 'bytes32'), ('releaseId', 'uint32'))),
     bytes.fromhex('93b64cbb'): ('VersionNotRising', (('newest', 'uint64'), ('given', 'uint64'))),
-    bytes.fromhex('a5ca02b3'): ('WrongProduct', (('expected', 'bytes32'), ('given', 'bytes32'))),
     bytes.fromhex('359011cc'): ('WrongStatus', (('status', 'uint8'),)),
 }

@@ -12,7 +12,14 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from protocol.records import Governance, Product, product_id
-from registry.changes import is_restriction, is_same, is_tightening, is_well_formed, watchers
+from registry.changes import (
+    is_removal,
+    is_restriction,
+    is_same,
+    is_tightening,
+    is_well_formed,
+    watchers,
+)
 from registry.judged import Judged
 
 
@@ -72,10 +79,11 @@ def _changed(j: Judged) -> None:
     if j.agreed(signers) and (old.governance_delay == 0 or is_tightening(old, new)):
         return
     alone = len(signers) == 1 and signers[0] in watchers(old)
+    waiting = j.product.standing.waiting(j.now)
     j.expect(
-        alone and is_restriction(old, new, signers[0]),
+        waiting is None and alone and is_restriction(old, new, signers[0], j.head.latest_release),
         "change-not-agreed",
-        "loosens the governance at once, or was not agreed by those who may",
+        "loosens the governance at once, or was not agreed by those who may while a change waits",
     )
 
 
@@ -84,6 +92,8 @@ def _cancelled(j: Judged) -> None:
     j.by("watcher", "by", watchers(j.governance))
     waiting = j.product.standing.waiting(j.now)
     j.expect(waiting is not None, "nothing-pending", "cancels a change where none waits")
+    own = waiting is not None and is_removal(j.governance, waiting, j.args["by"])
+    j.expect(not own, "own-removal", f"is by guardian {j.args['by']}, whom the change removes")
     _successor(j, product.governance)
     _same_head(j)
     kept = is_same(j.governance, product.governance) and product.effective_at == 0

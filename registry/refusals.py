@@ -76,10 +76,6 @@ SENTENCES: dict[str, tuple[str, str]] = {
         "the product is not paused",
         "there is nothing to do",
     ),
-    "WrongProduct": (
-        "it is meant for product {given}, not {expected}",
-        "use the record of the right product",
-    ),
     "VersionNotRising": (
         "version {given} is not above the newest, {newest}",
         "build the release with a higher version",
@@ -111,6 +107,14 @@ SENTENCES: dict[str, tuple[str, str]] = {
     "NothingPending": (
         "product {product_id} has no change waiting",
         "there is nothing to cancel; what is in effect is changed by an amendment",
+    ),
+    "StaleAmendment": (
+        "the change that waits is {pending}, and {given} is given",
+        "take the pending governance from the newest proposal and try again",
+    ),
+    "OwnRemoval": (
+        "the change that waits removes guardian {guardian} and loosens nothing",
+        "let another watcher cancel it, if it is to be cancelled",
     ),
     "NotATightening": (
         "it does more than restrict: {field}",

@@ -1,15 +1,17 @@
-"""Contract and Python model, driven by the same random acts: the same words, events and refusals.
+"""Contract and Python model, driven by the same random acts: the same words, logs and refusals.
 
 Hypothesis draws acts, accounts, records (now and then stale ones), approvals (now and then short,
-foreign, late, in disorder, or for something else) and waits. After each act the contract's storage
-must hold the words that follow from the model's records, its event must carry them, and where it
-refused, the model must have refused with the same error and the same data.
+foreign, late, in disorder, or for something else) and waits; `tests.contracts.instep` plays each
+act on the model, on py-evm and on anvil, and compares them. What a device asks (`eligible`) is read
+on both at the time of the next act, reason codes included.
+
+FIRMLEDGER_MODEL_DEPTH=N plays N times as many examples, each half as long again.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import re
+import os
 from typing import Any
 
 import hypothesis.strategies as st
@@ -26,7 +28,6 @@ from protocol.records import (
     Device,
     Governance,
     HaltRule,
-    Head,
     Phase,
     Product,
     Record,
@@ -36,13 +37,9 @@ from protocol.records import (
     Terms,
     product_id,
 )
-from tests.contracts.evm import LedgerBox, Refusal, address, addresses, compact
-from tests.contracts.model import Model
-from tests.contracts.rules import Refused
+from tests.contracts.evm import address, addresses, compact
+from tests.contracts.instep import APPROVERS, NAMES, InStep, node  # noqa: F401  a fixture
 
-APPROVERS = ("alice", "bob", "carol", "dave")
-OTHERS = ("guard", "auditor", "reporter", "enroller", "outsider", "owner")
-NAMES = (*APPROVERS, *OTHERS)
 DAY = 86_400
 FAR = 2**40
 
@@ -117,64 +114,19 @@ removals: dict[str, st.SearchStrategy[Any]] = {
 }
 
 
-class Differential(RuleBasedStateMachine):
-    """Two ledgers in step."""
+class Differential(InStep, RuleBasedStateMachine):
+    """The ledgers in step, under acts that Hypothesis draws."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.box = LedgerBox(*NAMES)
-        self.model = Model(self.box.ledger)
-        self.wait = 1
-        self.last_refusal: Refusal | None = None
         self.product_ids: list[bytes] = []
         self.seen_products: list[Product] = []
         self.seen_releases: list[Release] = []
 
-    @property
-    def now(self) -> int:
-        """The time at which the next act will be taken."""
-        return self.box.evm.now + self.wait
-
-    # -- in step ----------------------------------------------------------------------------------
-
-    def do(self, sender: str, function: str, *args: Any) -> None:
-        """One act on both; compares what came of it."""
-        now, self.wait = self.now, 1
-        snake = re.sub(r"[A-Z]", lambda m: "_" + m[0].lower(), function)
-        outcome = self.box.act(sender, function, *args, time=now)
-        self.last_refusal = outcome.refusal
-        try:
-            getattr(self.model, snake)(address(sender), now, *args)
-        except Refused as refused:
-            assert outcome.refusal is not None, f"{function}: only the model refused: {refused}"
-            assert outcome.refusal.name == refused.name, f"{function}: {outcome} {refused}"
-            assert plain(outcome.refusal.data) == plain(refused.data), f"{outcome} {refused}"
-            return
-        assert outcome.refusal is None, f"{function}: only the contract refused: {outcome}"
-        self.compare_events(outcome.events, now)
-
-    def compare_events(self, events: list[tuple[str, dict[str, Any]]], now: int) -> None:
-        """What an event carries is the model's record; of two, the last has the last word."""
-        for name, event in events:
-            kept = self.model.products.get(event.get("productId", b""))
-            if "product" in event:
-                assert kept and Product.from_abi(event["product"]) == kept.record(now), name
-            if "head" in event:
-                assert kept and Head.from_abi(event["head"]) == kept.head, name
-        name, event = events[-1]
-        if "state" in event:
-            release = self.model.releases[event["productId"], event["releaseId"]]
-            assert State.from_abi(event["state"]) == release.state, name
-
     @invariant()
     def words_match(self) -> None:
         """Every word in storage is that of the model's record."""
-        for pid in self.product_ids:
-            kept = self.model.products[pid]
-            assert self.box.product_slot(pid) == self.model.product_slot(pid)
-            for release_id in range(1, kept.head.latest_release + 2):
-                slot = self.box.release_slot(pid, release_id)
-                assert slot == self.model.release_slot(pid, release_id)
+        self.compare_words()
 
     @invariant()
     def counts_conserve(self) -> None:
@@ -380,14 +332,30 @@ class Differential(RuleBasedStateMachine):
 
     @rule(data=st.data(), sender=watchers)
     def cancel(self, data: Any, sender: str) -> None:
-        self.do(sender, "cancel", *self.draw_product(data))
+        pid, product = self.draw_product(data)
+        pending = self.model.products[pid].pending
+        if pending is None or data.draw(rarely):
+            pending = self.draw_next(data, product.governance)
+        self.do(sender, "cancel", pid, product, pending)
+
+    @rule(data=st.data(), more=st.sampled_from([{}, {}, {"auditors": ()}, {"release_delay": 0}]))
+    def remove_a_guardian(self, data: Any, more: dict[str, Any]) -> None:
+        """One guardian's seat, and what else the change does; then somebody may cancel it."""
+        pid, product = self.draw_product(data)
+        g = product.governance
+        left = g.guardians[: data.draw(st.integers(0, max(0, len(g.guardians) - 1)))]
+        following = dataclasses.replace(g, epoch=g.epoch + 1, guardians=left, **more)
+        approvals = self.draw_approvals(data, Amendment(pid, following, g.epoch, FAR), g)
+        self.do(data.draw(names), "amend", pid, product, following, approvals)
+        if data.draw(st.booleans()):
+            record = self.model.products[pid].record(self.now)
+            self.do(data.draw(watchers), "cancel", pid, record, following)
 
     @rule(data=st.data(), root=words, sender=st.sampled_from(["enroller", "enroller", "alice"]))
     def set_fleet(self, data: Any, root: bytes, sender: str) -> None:
         pid, product = self.draw_product(data)
         self.do(sender, "setFleet", pid, product, root, 7)
-        fleet = self.box.read("fleet", pid)
-        assert fleet == self.model.fleets.get(pid, (bytes(32), 0, 0))
+        self.compare_reads(self.model.fleets.get(pid, (bytes(32), 0, 0)), "fleet", pid)
 
     # -- reading ----------------------------------------------------------------------------------
 
@@ -400,24 +368,18 @@ class Differential(RuleBasedStateMachine):
         facts = Device(device.to_bytes(32, "big"), version, data.draw(st.integers(0, 2)), hardware)
         product = self.model.products[pid].record(self.now)
         args = (product, kept.terms, release_id, kept.state, facts)
-        answer = self.box.read("eligible", *args, time=self.now)
-        assert answer == self.model.eligible(address("alice"), self.now, *args)
+        reason = self.model.eligible(address("alice"), self.now, *args)
+        self.compare_reads(reason, "eligible", *args)
         image = kept.terms.image_digest
-        assert self.box.read("releaseOf", pid, image) == self.model.images[pid, image]
+        self.compare_reads(self.model.images[pid, image], "releaseOf", pid, image)
 
 
-def plain(data: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Error data with addresses as bytes, however they were spelled."""
-    return tuple(
-        bytes.fromhex(v[2:]) if isinstance(v, str) and re.fullmatch("0x[0-9a-fA-F]{40}", v) else v
-        for v in (bytes(v) if isinstance(v, bytes) else v for v in data)
-    )
-
+DEPTH = int(os.environ.get("FIRMLEDGER_MODEL_DEPTH", "0"))
 
 TestLedgerModel = Differential.TestCase
 TestLedgerModel.settings = settings(
-    max_examples=20,
-    stateful_step_count=40,
+    max_examples=40 * max(1, DEPTH),
+    stateful_step_count=60 if DEPTH else 40,
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )

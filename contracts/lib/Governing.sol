@@ -113,8 +113,19 @@ library Governing {
         pure
         returns (bool)
     {
-        return bytes(_loosened(from, to)).length == 0 && _within(to.approvers, from.approvers)
-            && to.threshold >= from.threshold && to.releaseDelay >= from.releaseDelay && _keepsGuardians(from, to);
+        return _tightensBesides(from, to) && _keepsGuardians(from, to);
+    }
+
+    /// @notice Whether this change takes `guardian` from the guardians and else only tightens. Both are well formed.
+    /// @dev For changes that wait. Exactly one seat: if two could be taken at once, M stolen approvers could take
+    /// every guardian's, and nobody who may halt would be left to cancel it.
+    function isRemoval(
+        IReleaseLedger.Governance calldata from,
+        IReleaseLedger.Governance calldata to,
+        address guardian
+    ) internal pure returns (bool) {
+        return to.guardians.length < from.guardians.length && _onlyWithout(to.guardians, from.guardians, guardian)
+            && _tightensBesides(from, to);
     }
 
     /// @notice Refuses what one watcher may not do alone, naming the field. Both are well formed.
@@ -134,6 +145,16 @@ library Governing {
         else if (!_same(to.guardians, from.guardians)) field = "guardians";
         else if (to.releaseDelay != from.releaseDelay) field = "releaseDelay";
         if (bytes(field).length != 0) revert IReleaseLedger.NotATightening(field);
+    }
+
+    /// @dev Whether all members but the guardians stay or are tightened.
+    function _tightensBesides(IReleaseLedger.Governance calldata from, IReleaseLedger.Governance calldata to)
+        private
+        pure
+        returns (bool)
+    {
+        return bytes(_loosened(from, to)).length == 0 && _within(to.approvers, from.approvers)
+            && to.threshold >= from.threshold && to.releaseDelay >= from.releaseDelay;
     }
 
     /// @dev What both kinds of tightening ask for; the name of the first field that fails, or "".

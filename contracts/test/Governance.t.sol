@@ -170,11 +170,7 @@ contract GovernanceTest is Fixture {
             product.effectiveAt = p.effectiveAt;
             _check();
             vm.assertTrue(before != ledger.productSlot(productId), "nothing happened");
-            vm.prank(guardian);
-            ledger.cancel(productId, product);
-            next = product.governance;
-            next.epoch += 1;
-            _changed(next);
+            _cancel(approvers[0], next);
         }
     }
 
@@ -211,10 +207,7 @@ contract GovernanceTest is Fixture {
         IReleaseLedger.Governance memory next = _next();
         next.guardians = _one(guardian);
         _propose(next);
-        vm.prank(approvers[0]);
-        ledger.cancel(productId, product);
-        g.epoch = 2;
-        _changed(g);
+        _cancel(approvers[0], next);
         next = _next();
         next.guardians = next.approvers;
         ledger.amend(productId, product, next, _agreed(next));
@@ -306,33 +299,119 @@ contract GovernanceTest is Fixture {
             IReleaseLedger.Governance memory next = _loosened();
             IReleaseLedger.Approvals memory approvals = _agreed(next);
             _propose(next);
-            vm.prank(watchers[i]);
-            ledger.cancel(productId, product);
-            IReleaseLedger.Governance memory restored = product.governance;
-            restored.epoch += 1;
-            _changed(restored);
-            _refused(
-                abi.encodeWithSelector(IReleaseLedger.EpochMismatch.selector, restored.epoch + 1, next.epoch)
-            );
+            _cancel(watchers[i], next);
+            _refused(abi.encodeWithSelector(IReleaseLedger.EpochMismatch.selector, next.epoch + 1, next.epoch));
             ledger.amend(productId, product, next, approvals);
         }
     }
 
     function test_only_watchers_cancel_and_only_what_is_pending() public {
+        IReleaseLedger.Governance memory next = _loosened();
         _refused(abi.encodeWithSelector(IReleaseLedger.NothingPending.selector, productId));
         vm.prank(guardian);
-        ledger.cancel(productId, product);
-        IReleaseLedger.Governance memory next = _loosened();
+        ledger.cancel(productId, product, next);
         _propose(next);
         address[4] memory others = [auditor, reporter, enroller, outsider];
         for (uint256 i = 0; i < 4; ++i) {
             _unauthorized(others[i], "watcher");
-            ledger.cancel(productId, product);
+            ledger.cancel(productId, product, next);
         }
         _takeEffect(next);
         _refused(abi.encodeWithSelector(IReleaseLedger.NothingPending.selector, productId));
         vm.prank(guardian);
-        ledger.cancel(productId, product);
+        ledger.cancel(productId, product, next);
+    }
+
+    function test_cancelling_takes_the_pending_governance_and_no_other() public {
+        IReleaseLedger.Governance memory next = _loosened();
+        _propose(next);
+        IReleaseLedger.Governance memory other = _loosened();
+        other.releaseDelay += 1;
+        _refused(
+            abi.encodeWithSelector(IReleaseLedger.StaleAmendment.selector, productId, _hash(next), _hash(other))
+        );
+        vm.prank(guardian);
+        ledger.cancel(productId, product, other);
+        _cancel(guardian, next);
+    }
+
+    // -- a guardian and its own removal --------------------------------------------------------------
+
+    /// @dev Whatever else the change tightens; the twin that loosens anything besides can be cancelled.
+    function test_a_guardian_cannot_cancel_its_own_removal() public {
+        for (uint256 i = 0; i < 9; ++i) {
+            if (i == 2) continue; // guardians, which the removal sets
+            IReleaseLedger.Governance memory next = _next();
+            _tighten(next, i);
+            next.guardians = new address[](0);
+            _propose(next);
+            _refused(abi.encodeWithSelector(IReleaseLedger.OwnRemoval.selector, guardian));
+            vm.prank(guardian);
+            ledger.cancel(productId, product, next);
+            _cancel(approvers[i % 3], next); // every other watcher can
+        }
+        for (uint256 i = 0; i < 17; ++i) {
+            if (i == 2 || i == 3 || i == 16) continue; // guardians
+            IReleaseLedger.Governance memory next = _next();
+            _loosen(next, i);
+            next.guardians = new address[](0);
+            _propose(next);
+            _cancel(guardian, next);
+        }
+    }
+
+    function test_its_removal_takes_effect_and_it_is_out() public {
+        IReleaseLedger.Governance memory next = _next();
+        next.guardians = new address[](0);
+        _publish();
+        _propose(next);
+        _pause(); // by the guardian: it changes nothing about what is pending
+        _takeEffect(next);
+        _unpause();
+        _unauthorized(guardian, "watcher");
+        ledger.pause(productId, product);
+        _unauthorized(guardian, "guardian");
+        ledger.halt(productId, product, release, "");
+        _halt(approvers[0]); // the approvers are the guardians again
+    }
+
+    /// @dev Of two guardians, each keeps the other, and each keeps both.
+    function test_guardians_keep_each_other() public {
+        IReleaseLedger.Governance memory next = _next();
+        next.guardians = _two(guardian, outsider);
+        ledger.amend(productId, product, next, _agreed(next));
+        _changed(next);
+        next = _next();
+        next.guardians = _one(guardian);
+        _propose(next);
+        _refused(abi.encodeWithSelector(IReleaseLedger.OwnRemoval.selector, outsider));
+        vm.prank(outsider);
+        ledger.cancel(productId, product, next);
+        _cancel(guardian, next);
+        next = _next();
+        next.guardians = new address[](0);
+        _propose(next);
+        _cancel(outsider, next);
+        next = _next();
+        next.guardians = _one(approvers[0]); // exchanged, not removed
+        _propose(next);
+        _cancel(guardian, next);
+    }
+
+    /// @dev An approver who is a guardian by name: its seat among the guardians is what counts.
+    function test_a_guardian_who_approves_cannot_cancel_either() public {
+        IReleaseLedger.Governance memory next = _next();
+        next.guardians = _two(guardian, approvers[0]);
+        ledger.amend(productId, product, next, _agreed(next));
+        _changed(next);
+        next = _next();
+        next.guardians = _one(guardian);
+        next.approvers = _two(approvers[1], approvers[2]);
+        _propose(next);
+        _refused(abi.encodeWithSelector(IReleaseLedger.OwnRemoval.selector, approvers[0]));
+        vm.prank(approvers[0]);
+        ledger.cancel(productId, product, next);
+        _cancel(approvers[1], next);
     }
 
     // -- restricting ---------------------------------------------------------------------------------
@@ -360,9 +439,18 @@ contract GovernanceTest is Fixture {
         _restrict(approvers[2], next);
     }
 
-    function test_a_restriction_drops_the_pending_change() public {
-        _propose(_loosened());
+    /// @dev It would be a way round: a restriction drops what is pending.
+    function test_nobody_restricts_while_a_change_is_pending() public {
+        IReleaseLedger.Governance memory pending = _loosened();
+        _propose(pending);
         IReleaseLedger.Governance memory next = _next();
+        next.auditors = new address[](0);
+        vm.warp(product.effectiveAt - 1);
+        _refused(abi.encodeWithSelector(IReleaseLedger.AmendmentPending.selector, product.effectiveAt));
+        vm.prank(guardian);
+        ledger.restrict(productId, product, next);
+        _takeEffect(pending);
+        next = _next();
         next.auditors = new address[](0);
         _restrict(guardian, next);
     }
@@ -523,6 +611,14 @@ contract GovernanceTest is Fixture {
         vm.prank(watcher);
         ledger.restrict(productId, product, next);
         _changed(next);
+    }
+
+    function _cancel(address watcher, IReleaseLedger.Governance memory next) private {
+        vm.prank(watcher);
+        ledger.cancel(productId, product, next);
+        IReleaseLedger.Governance memory restored = product.governance;
+        restored.epoch += 1;
+        _changed(restored);
     }
 
     function _notATightening(address watcher, IReleaseLedger.Governance memory next) private {

@@ -2,274 +2,168 @@
 pragma solidity ^0.8.30;
 
 import {IReleaseLedger} from "../IReleaseLedger.sol";
-import {ReleaseLedger} from "../ReleaseLedger.sol";
-import {Fixture} from "./Fixture.sol";
 import {Vm} from "./Vm.sol";
+import {World} from "./World.sol";
 
-/// @title One stolen key of each kind, in the hands of someone who tries everything
-/// @notice The thief plays the ledger's acts in any order, at any time, with the newest records and with any
-/// records of its making; each act with one stolen key. It cannot forge: signatures of others it does not
-/// have, so what it can bring as approvals is what its one key gives, in every form and number.
-contract Thief is Fixture {
-    /// @dev Keys of: the first approver, guardian, auditor, reporter, enroller, and nobody.
-    uint256[6] private _stolen;
-    IReleaseLedger.Governance private _before;
-    uint256 public acts;
-
-    /// @dev Once: the fuzzer may call it, too.
-    function setUp() public override {
-        if (address(ledger) != address(0)) return;
-        super.setUp();
-        _stolen = [approverKeys[0], 101, 102, 103, 104, 105];
-        _publish(_terms(), 3);
-        _before = product.governance;
-    }
-
-    // -- what the thief does -------------------------------------------------------------------------
-
-    function wait(uint32 time) external {
-        vm.warp(vm.getBlockTimestamp() + _within(time, 1, 10 days));
-    }
-
-    function halt(uint8 key) external {
-        _try(key, abi.encodeCall(ledger.halt, (productId, product, release, "")));
-    }
-
-    function anchor(uint8 key, uint32 growth, uint32 confirmed, uint32 failed, bytes32 root) external {
-        uint32 size = uint32(release.state.word >> 224);
-        growth = uint32(_within(growth, 0, 100));
-        (confirmed, failed) = (uint32(_within(confirmed, 0, 100)), uint32(_within(failed, 0, 100)));
-        bytes memory act = abi.encodeCall(
-            ledger.anchor, (productId, product, release, size + growth, root, confirmed, failed)
-        );
-        _try(key, act);
-    }
-
-    function attest(uint8 key, uint8 kind) external {
-        _try(key, abi.encodeCall(ledger.attest, (productId, product, release, kind % 9, "false")));
-    }
-
-    function pause(uint8 key) external {
-        _try(key, abi.encodeCall(ledger.pause, (productId, product)));
-    }
-
-    function cancel(uint8 key) external {
-        _try(key, abi.encodeCall(ledger.cancel, (productId, product)));
-    }
-
-    function withdraw(uint8 key, bytes32 hash) external {
-        _try(key, abi.encodeCall(ledger.withdraw, (productId, product, hash)));
-    }
-
-    function setFleet(uint8 key, bytes32 root) external {
-        _try(key, abi.encodeCall(ledger.setFleet, (productId, product, root, 1)));
-    }
-
-    function restrict(uint8 key, uint256 seed) external {
-        _try(key, abi.encodeCall(ledger.restrict, (productId, product, _wanted(seed))));
-    }
-
-    function publish(uint8 key, uint8 form, uint64 rise) external {
-        IReleaseLedger.Terms memory t = _terms();
-        t.version = product.head.version + uint64(_within(rise, 1, 1000));
-        bytes32 digest = ledger.approvalDigest(ledger.termsHash(t), product.governance.epoch, FOREVER);
-        _try(key, abi.encodeCall(ledger.publish, (product, t, _forged(key, form, digest))));
-    }
-
-    function amend(uint8 key, uint8 form, uint256 seed) external {
-        IReleaseLedger.Governance memory next = _wanted(seed);
-        bytes32 digest = ledger.amendmentDigest(productId, next, product.governance.epoch, FOREVER);
-        _try(key, abi.encodeCall(ledger.amend, (productId, product, next, _forged(key, form, digest))));
-    }
-
-    function decide(uint8 key, uint8 form, uint8 what) external {
-        uint32 epoch = product.governance.epoch;
-        IReleaseLedger.Action action = IReleaseLedger.Action(_within(what, 1, 4));
-        uint32 nonce = action == IReleaseLedger.Action.Resume ? uint8(release.state.word >> 8) : 0;
-        uint32 id = 1;
-        if (action == IReleaseLedger.Action.Unpause) (nonce, id) = (product.head.pauses, 0);
-        bytes32 digest = ledger.decisionDigest(productId, id, action, nonce, epoch, FOREVER);
-        IReleaseLedger.Approvals memory a = _forged(key, form, digest);
-        if (action == IReleaseLedger.Action.Resume) {
-            _try(key, abi.encodeCall(ledger.resume, (productId, product, release, a)));
-        } else if (action == IReleaseLedger.Action.Supersede) {
-            _try(key, abi.encodeCall(ledger.supersede, (productId, product, release, a)));
-        } else if (action == IReleaseLedger.Action.Revoke) {
-            _try(key, abi.encodeCall(ledger.revoke, (productId, product, release, a)));
-        } else {
-            _try(key, abi.encodeCall(ledger.unpause, (productId, product, a)));
-        }
-    }
-
-    /// @dev Records of the thief's own making, for an act that its key may do.
-    function lie(uint8 key, uint256 seed) external {
-        IReleaseLedger.Product memory p = product;
-        p.governance = _wanted(seed);
-        if (seed & 1 == 0) p.governance.epoch = product.governance.epoch;
-        if (seed & 2 == 0) p.other = _hash(product.governance);
-        if (seed & 4 == 0) p.effectiveAt = uint64(vm.getBlockTimestamp());
-        if (keccak256(abi.encode(p)) == keccak256(abi.encode(product))) return; // the truth, by chance
-        vm.prank(_account(key));
-        (bool done,) = address(ledger).call(abi.encodeCall(ledger.pause, (productId, p)));
-        vm.assertTrue(!done, "a record of its making was taken");
-    }
-
-    // -- what must hold ------------------------------------------------------------------------------
-
-    /// @dev Nothing published, resumed, unpaused, superseded or revoked; nobody added; nothing loosened.
-    function check() external view {
-        vm.assertEq(product.head.latestRelease, 1, "published");
-        vm.assertEq(ledger.releaseSlot(productId, 2), 0, "published");
-        uint256 word = release.state.word;
-        vm.assertTrue(word & 0xf == 1 || word & 0xf == 2, "revoked");
-        vm.assertEq((word >> 4) & 0xf, 0, "superseded");
-        vm.assertTrue(word & 0xf == 2 || uint8(word >> 8) == 0, "resumed");
-        vm.assertEq(product.head.pausedTotal, 0, "unpaused");
-        vm.assertEq(product.other, 0, "a change is pending");
-        vm.assertTrue(uint32(word >> 64) + uint256(uint32(word >> 96)) <= word >> 224, "counts");
-        IReleaseLedger.Governance memory g = product.governance;
-        vm.assertTrue(g.threshold == _before.threshold && g.releaseDelay == _before.releaseDelay, "threshold");
-        vm.assertTrue(_inside(g.approvers, _before.approvers) && g.approvers.length >= 2, "approvers");
-        vm.assertTrue(_inside(g.guardians, _before.guardians) && g.guardians.length == 1, "guardians");
-        vm.assertTrue(_inside(g.auditors, _before.auditors), "auditors");
-        vm.assertTrue(_inside(g.reporters, _before.reporters), "reporters");
-        vm.assertTrue(g.enroller == enroller || g.enroller == address(0), "enroller");
-        for (uint256 i = 0; i < 2; ++i) {
-            vm.assertEq(g.keys[i].keyId, _before.keys[i].keyId, "key");
-        }
-        if (word & 0xf == 2 || product.head.pausedAt != 0) {
-            IReleaseLedger.Device memory d = IReleaseLedger.Device("device", 0, 0, 3);
-            IReleaseLedger.Reason r = ledger.eligible(product, _terms(), 1, release.state, d);
-            vm.assertTrue(
-                r == IReleaseLedger.Reason.Halted || r == IReleaseLedger.Reason.ProductPaused, "installable"
-            );
-        }
-        _check();
-    }
-
-    // -- its tools -----------------------------------------------------------------------------------
-
-    function _account(uint8 key) private view returns (address) {
-        return vm.addr(_stolen[key % 6]);
-    }
-
-    /// @dev Plays an act; if it was taken, follows the records from the last event.
-    function _try(uint8 key, bytes memory act) private {
-        uint256 size = release.state.word >> 224;
-        vm.recordLogs();
-        vm.prank(_account(key));
-        (bool done,) = address(ledger).call(act);
-        Vm.Log[] memory logs = vm.getRecordedLogs();
-        if (!done) return;
-        ++acts;
-        for (uint256 i = 0; i < logs.length; ++i) {
-            _follow(logs[i]);
-        }
-        vm.assertTrue(release.state.word >> 224 >= size, "the log shrank");
-    }
-
-    function _follow(Vm.Log memory log) private {
-        bytes32 topic = log.topics[0];
-        if (topic == IReleaseLedger.ReleaseHalted.selector) {
-            (release.state,) = abi.decode(log.data, (IReleaseLedger.State, string));
-        } else if (topic == IReleaseLedger.ReceiptsAnchored.selector) {
-            (,, release.state) = abi.decode(log.data, (uint32, uint32, IReleaseLedger.State));
-        } else if (topic == IReleaseLedger.ReleaseAttested.selector) {
-            (,, release.state) = abi.decode(log.data, (uint8, bytes32, IReleaseLedger.State));
-        } else if (topic == IReleaseLedger.ProductPaused.selector) {
-            product.head = abi.decode(log.data, (IReleaseLedger.Head));
-        } else if (topic == IReleaseLedger.GovernanceChanged.selector) {
-            (product,) = abi.decode(log.data, (IReleaseLedger.Product, address[]));
-        } else if (topic == IReleaseLedger.FleetSet.selector || topic == IReleaseLedger.TermsWithdrawn.selector) {
-            return;
-        } else {
-            revert("an act that no single key may do");
-        }
-    }
-
-    /// @dev The one signature it can make, in the forms that might pass for two.
-    function _forged(uint8 key, uint8 form, bytes32 digest) private returns (IReleaseLedger.Approvals memory a) {
-        a.validUntil = FOREVER;
-        uint256 secret = _stolen[key % 6];
-        a.signatures = new IReleaseLedger.Signature[](_within(form, 1, 3));
-        for (uint256 i = 0; i < a.signatures.length; ++i) {
-            uint256 how = (form >> (2 * i)) % 5;
-            if (how == 0) a.signatures[i] = _sign(secret, digest);
-            if (how == 1) a.signatures[i] = _sign(secret, keccak256(abi.encode(digest, i)));
-            if (how == 2) a.signatures[i].r = bytes32(uint256(uint160(approvers[i % 3]))); // as if approved on chain
-            if (how == 3) a.signatures[i] = IReleaseLedger.Signature(digest, bytes32(uint256(form) + 1));
-            if (how == 4) {
-                vm.prank(vm.addr(secret));
-                ledger.approve(digest);
-                a.signatures[i].r = bytes32(uint256(uint160(vm.addr(secret))));
-            }
-        }
-    }
-
-    /// @dev A governance it would like, or may get.
-    function _wanted(uint256 seed) private view returns (IReleaseLedger.Governance memory g) {
-        g = _next();
-        for (uint256 i = 0; i < 1 + seed % 2; ++i) {
-            uint256 how = (seed >> (8 * (i + 1))) % 16;
-            if (how == 0) g.approvers = _one(outsider);
-            if (how == 1) g.threshold = 1;
-            if (how == 2) g.guardians = _one(outsider);
-            if (how == 3) g.guardians = new address[](0);
-            if (how == 4) g.reporters = _one(outsider);
-            if (how == 5) g.auditors = new address[](0);
-            if (how == 6) g.reporters = new address[](0);
-            if (how == 7) g.enroller = address(0);
-            if (how == 8) g.enroller = outsider;
-            if (how == 9) g.keys[0].validThrough = uint32(seed >> 32) % 3;
-            if (how == 10) g.keys[1].validThrough = type(uint32).max;
-            if (how == 11) g.approvers = _two(approvers[1], approvers[2]);
-            if (how == 12) g.approvers = _two(approvers[0], approvers[1]);
-            if (how == 13) g.releaseDelay = uint32(seed >> 32);
-            if (how == 14) g.haltRule.minFailures = 0;
-            if (how == 15) g.epoch = uint32(seed >> 32);
-        }
-    }
-
-    function _inside(address[] memory some, address[] memory all) private pure returns (bool) {
-        for (uint256 i = 0; i < some.length; ++i) {
-            bool found = false;
-            for (uint256 j = 0; j < all.length; ++j) {
-                found = found || some[i] == all[j];
-            }
-            if (!found) return false;
-        }
-        return true;
-    }
-}
-
-/// @title No single key, whatever it plays for any length of time, publishes, resumes or widens who may
+/// @title What holds after every act of a random history, one function for each promise
+/// @notice What a single thief cannot do is in Theft.invariants.t.sol.
 contract LedgerInvariants {
-    Thief private _thief;
+    Vm private constant vm = Vm(address(uint160(uint256(keccak256("hevm cheat code")))));
+
+    World private _world;
 
     function setUp() public {
-        _thief = new Thief();
-        _thief.setUp();
+        _world = new World();
+        _world.setUp();
     }
 
     function targetContracts() external view returns (address[] memory list) {
         list = new address[](1);
-        list[0] = address(_thief);
+        list[0] = address(_world);
     }
 
-    /// @dev Were every act refused, the invariant would say nothing.
-    function test_the_thief_gets_as_far_as_its_keys_reach() external {
-        _thief.attest(2, 0);
-        _thief.anchor(3, 9, 1, 1, "root");
-        _thief.restrict(0, 5 << 8);
-        _thief.setFleet(4, "root");
-        _thief.withdraw(0, "terms");
-        _thief.halt(1);
-        _thief.pause(0);
-        require(_thief.acts() == 7, "refused");
-        _thief.check();
+    /// @dev Over one long random history, every act is taken many times: the invariants speak of something.
+    function test_everything_happens() external {
+        uint256 installable = 0;
+        for (uint256 i = 0; i < 1_500; ++i) {
+            _step(uint256(keccak256(abi.encode(i))));
+            if (i % 50 == 0) installable += _installable();
+        }
+        bytes32[14] memory names = [
+            bytes32("publish"), "halt", "resume", "supersede", "revoke", "attest", "anchor", "amend", "restrict",
+            "cancel", "pause", "unpause", "setFleet", "withdraw"
+        ];
+        for (uint256 i = 0; i < names.length; ++i) {
+            vm.assertTrue(_world.taken(names[i]) > 4, string(abi.encodePacked(names[i])));
+        }
+        vm.assertTrue(_world.tookEffect() > 4, "changes that waited");
+        vm.assertTrue(installable > 4, "installable");
     }
 
-    function invariant_one_key_gets_nowhere() external view {
-        _thief.check();
+    function invariant_no_release_without_m_distinct_current_approvers() external view {
+        vm.assertEq(_world.withoutApproval(), 0, "acts of M of N that fewer agreed on");
+        for (uint32 id = 1; id <= _world.releases(); ++id) {
+            (World.Past memory past,) = _world.pastOf(id);
+            vm.assertTrue(past.approvers >= past.threshold && past.threshold > 0, "published by too few");
+        }
+    }
+
+    function invariant_each_act_only_by_its_role() external view {
+        vm.assertEq(_world.byStrangers(), 0, "acts of accounts without the role");
+    }
+
+    function invariant_loosening_waits() external view {
+        vm.assertEq(_world.widenedAtOnce(), 0, "changes that widen who may, at once");
+    }
+
+    function invariant_records_are_immutable() external view {
+        (IReleaseLedger ledger,,) = _world.known();
+        for (uint32 id = 1; id <= _world.releases(); ++id) {
+            (World.Past memory past, IReleaseLedger.Terms memory terms) = _world.pastOf(id);
+            vm.assertEq(ledger.termsHash(terms), past.termsHash, "terms");
+            vm.assertEq(past.state.startsAt, past.startsAt, "start");
+        }
+        _commitmentsMatch(); // which cover exactly these
+    }
+
+    function invariant_version_and_counter_rise() external view {
+        uint64 version = 0;
+        uint32 counter = 0;
+        for (uint32 id = 1; id <= _world.releases(); ++id) {
+            (, IReleaseLedger.Terms memory terms) = _world.pastOf(id);
+            vm.assertTrue(terms.version > version && terms.securityCounter >= counter, "fell");
+            (version, counter) = (terms.version, terms.securityCounter);
+        }
+        (,, IReleaseLedger.Product memory product) = _world.known();
+        vm.assertEq(product.head.latestRelease, _world.releases(), "latest");
+        vm.assertTrue(product.head.version == version && product.head.securityCounter == counter, "head");
+    }
+
+    function invariant_halted_or_revoked_is_never_eligible() external view {
+        (IReleaseLedger ledger,, IReleaseLedger.Product memory product) = _world.known();
+        for (uint32 id = 1; id <= _world.releases(); ++id) {
+            (World.Past memory past, IReleaseLedger.Terms memory terms) = _world.pastOf(id);
+            bool stopped = past.state.word & 0xf != 1 || product.head.pausedAt != 0;
+            for (uint256 i = 0; stopped && i < 3; ++i) {
+                IReleaseLedger.Device memory d = IReleaseLedger.Device(bytes32(i), 0, 0, 3);
+                IReleaseLedger.Reason r = ledger.eligible(product, terms, id, past.state, d);
+                vm.assertTrue(
+                    r == IReleaseLedger.Reason.ProductPaused || r == IReleaseLedger.Reason.Revoked
+                        || r == IReleaseLedger.Reason.Halted,
+                    "stopped, yet eligible"
+                );
+            }
+        }
+    }
+
+    function invariant_counts_conserve() external view {
+        for (uint32 id = 1; id <= _world.releases(); ++id) {
+            (World.Past memory past,) = _world.pastOf(id);
+            uint256 word = past.state.word;
+            vm.assertEq(uint32(word >> 64), past.confirmed, "confirmed");
+            vm.assertEq(uint32(word >> 96), past.failed, "failed");
+            vm.assertTrue(uint256(past.confirmed) + past.failed <= past.size, "more counted than logged");
+            vm.assertTrue(uint32(word >> 128) <= past.confirmed && uint32(word >> 160) <= past.failed, "baseline");
+        }
+    }
+
+    function invariant_a_log_never_shrinks() external view {
+        vm.assertEq(_world.shrunk(), 0, "batches that add nothing");
+        for (uint32 id = 1; id <= _world.releases(); ++id) {
+            (World.Past memory past,) = _world.pastOf(id);
+            vm.assertEq(past.state.word >> 224, past.size, "size");
+            vm.assertEq(past.state.logRoot, past.root, "root");
+        }
+    }
+
+    function invariant_commitments_match() external view {
+        _commitmentsMatch();
+    }
+
+    // -- what these share ----------------------------------------------------------------------------
+
+    function _commitmentsMatch() private view {
+        _world.checkProduct();
+        (IReleaseLedger ledger, bytes32 productId,) = _world.known();
+        uint32 count = _world.releases();
+        for (uint32 id = 1; id <= count; ++id) {
+            (World.Past memory past, IReleaseLedger.Terms memory terms) = _world.pastOf(id);
+            IReleaseLedger.Release memory r = IReleaseLedger.Release(id, past.termsHash, past.state);
+            bytes32 tag = keccak256("firmledger.release.v1");
+            bytes32 expected = keccak256(abi.encode(tag, block.chainid, address(ledger), productId, r));
+            vm.assertEq(ledger.releaseSlot(productId, id), expected, "release commitment");
+            vm.assertTrue(ledger.releaseOf(productId, terms.imageDigest) >= id, "index");
+        }
+        vm.assertEq(ledger.releaseSlot(productId, count + 1), 0, "a release nobody published");
+    }
+
+    function _installable() private view returns (uint256 count) {
+        (IReleaseLedger ledger,, IReleaseLedger.Product memory product) = _world.known();
+        for (uint32 id = 1; id <= _world.releases(); ++id) {
+            (World.Past memory past, IReleaseLedger.Terms memory terms) = _world.pastOf(id);
+            IReleaseLedger.Device memory d = IReleaseLedger.Device("device", 0, 0, 3);
+            if (ledger.eligible(product, terms, id, past.state, d) == IReleaseLedger.Reason.Eligible) ++count;
+        }
+    }
+
+    function _step(uint256 seed) private {
+        uint256 which = seed % 17;
+        seed >>= 8;
+        if (which == 0) _world.wait(uint32(seed));
+        if (which == 1) _world.waitForTheChange(uint8(seed));
+        if (which == 2) _world.amend(seed);
+        if (which == 3) _world.restrict(seed);
+        if (which == 4) _world.cancel(seed);
+        if (which == 5) _world.pause(seed);
+        if (which == 6) _world.unpause(seed);
+        if (which == 7) _world.setFleet(seed);
+        if (which == 8) _world.withdraw(seed);
+        if (which == 9) _world.publish(seed);
+        if (which == 10) _world.halt(seed);
+        if (which == 11) _world.resume(seed);
+        if (which == 12) _world.supersede(seed);
+        if (which == 13) _world.revoke(seed);
+        if (which == 14) _world.attest(seed);
+        if (which > 14) _world.anchor(seed, uint8(seed >> 8), uint8(seed >> 16), uint8(seed >> 24));
     }
 }

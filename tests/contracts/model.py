@@ -35,6 +35,7 @@ from protocol.records import (
 )
 from tests.contracts.rules import (
     Refused,
+    is_removal,
     is_tightening,
     recover,
     require_installable,
@@ -92,6 +93,7 @@ class Model:
         self.fleets: dict[bytes, tuple[bytes, int, int]] = {}
         self.approved: set[tuple[bytes, bytes]] = set()
         self.withdrawn: set[tuple[bytes, bytes]] = set()
+        self.signers: list[bytes] = []  # whose approvals the last act was taken with
 
     # -- words ------------------------------------------------------------------------------------
 
@@ -154,6 +156,7 @@ class Model:
             if signer <= previous:
                 raise Refused("SignersNotAscending", previous, signer)
             signers.append(signer)
+        self.signers = signers
         return signers
 
     def _decided(
@@ -171,7 +174,7 @@ class Model:
 
     # -- products ---------------------------------------------------------------------------------
 
-    def create_product(self, sender: Address, now: int, salt: bytes, g: Governance) -> None:
+    def create_product(self, sender: Address, now: int, salt: bytes, g: Governance) -> bytes:
         """createProduct."""
         pid = product_id(sender, salt)
         if pid in self.products:
@@ -180,6 +183,7 @@ class Model:
             raise Refused("EpochMismatch", 1, g.epoch)
         require_well_formed(g)
         self.products[pid] = Governed(g)
+        return pid
 
     def amend(
         self,
@@ -209,17 +213,27 @@ class Model:
         kept = self._product(pid, product, now)
         g = kept.in_effect(now)
         require_watcher(g, sender)
+        if kept.effective_at > now:
+            raise Refused("AmendmentPending", kept.effective_at)
         require_successor(g, following)
         require_restriction(g, following, sender, kept.head.latest_release)
         self.products[pid] = Governed(following, kept.head)
 
-    def cancel(self, sender: Address, now: int, pid: bytes, product: Product) -> None:
+    def cancel(
+        self, sender: Address, now: int, pid: bytes, product: Product, following: Governance
+    ) -> None:
         """cancel."""
         kept = self._product(pid, product, now)
         g = kept.in_effect(now)
         require_watcher(g, sender)
-        if kept.effective_at <= now:
+        if kept.pending is None or kept.effective_at <= now:
             raise Refused("NothingPending", pid)
+        if following != kept.pending:
+            raise Refused(
+                "StaleAmendment", pid, kept.pending.hash_struct(), following.hash_struct()
+            )
+        if is_removal(g, following, sender):
+            raise Refused("OwnRemoval", bytes(sender))
         self.products[pid] = Governed(dataclasses.replace(g, epoch=g.epoch + 1), kept.head)
 
     def pause(self, sender: Address, now: int, pid: bytes, product: Product) -> None:
@@ -266,7 +280,7 @@ class Model:
 
     def publish(
         self, sender: Address, now: int, product: Product, terms: Terms, given: Approvals
-    ) -> None:
+    ) -> bytes:
         """publish."""
         pid = terms.product_id
         kept = self._product(pid, product, now)
@@ -293,6 +307,7 @@ class Model:
             version=terms.version,
             security_counter=terms.security_counter,
         )
+        return release_id.to_bytes(32, "big")
 
     def halt(
         self, sender: Address, now: int, pid: bytes, product: Product, release: Release, why: str

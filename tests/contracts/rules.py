@@ -107,14 +107,24 @@ def is_tightening(g: Governance, to: Governance) -> bool:
     """Whether M of N may change ``g`` into ``to`` at once."""
     could_halt = set(g.guardians or to.approvers)
     can_halt = set(to.guardians or to.approvers)
+    keeps_guardians = could_halt <= can_halt and not (g.guardians and not to.guardians)
+    return keeps_guardians and tightens_besides(g, to)
+
+
+def tightens_besides(g: Governance, to: Governance) -> bool:
+    """Whether all members but the guardians stay or are tightened."""
     return (
         not loosened(g, to)
         and set(to.approvers) <= set(g.approvers)
         and to.threshold >= g.threshold
         and to.release_delay >= g.release_delay
-        and could_halt <= can_halt
-        and not (g.guardians and not to.guardians)
     )
+
+
+def is_removal(g: Governance, to: Governance, guardian: bytes) -> bool:
+    """Whether ``to`` takes this guardian's seat and else only tightens."""
+    left = tuple(member for member in g.guardians if member != guardian)
+    return guardian in g.guardians and to.guardians == left and tightens_besides(g, to)
 
 
 def require_restriction(g: Governance, to: Governance, watcher: bytes, latest: int) -> None:

@@ -146,6 +146,13 @@ class Story:
         message = Amendment(self.scene.product, new, old.epoch, FOREVER)
         self.act("rita", "amend", new, self.scene.approvals(message, "alice", "bob"))
 
+    def cancelled(self, who: str, **changes: Any) -> None:
+        """Those changes proposed, and cancelled by one."""
+        old = self.product.governance
+        coming = replace(old, epoch=old.epoch + 1, **changes)
+        self.amend(**changes)
+        self.act(who, "cancel", coming)
+
     def anchor(self, release: int, confirmed: int, failed: int) -> None:
         size, root = self.fleet.root(release)
         self.act("rita", "anchor", size, root, confirmed, failed, release=release)

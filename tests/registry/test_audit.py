@@ -14,10 +14,10 @@ import pytest
 from protocol.digests import sha256
 from protocol.errors import Unreachable
 from protocol.header import encode_header, parse_header, with_seals
-from protocol.ids import Hash, ProductId
+from protocol.ids import Address, Hash, ProductId
 from protocol.ledger import StateWord, Status
 from protocol.receipt import Outcome
-from protocol.records import Phase, Product, State
+from protocol.records import NOBODY, Phase, Product, State
 from registry.approvals import Signature
 from registry.audit import Report
 from registry.blobs import FileBlobs
@@ -283,7 +283,7 @@ def test_what_the_rules_forbid_is_found(past: Story, reason: str, which: int) ->
 
 @pytest.fixture(scope="module")
 def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
-    """A product whose loosening changes wait an hour: one was cancelled, one took effect."""
+    """A product whose loosening changes wait an hour: two were cancelled, one took effect."""
     scene = Scene(tmp_path_factory.mktemp("slow"))
     try:
         yield _slow(scene)
@@ -292,10 +292,10 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
 
 
 def _slow(scene: Scene) -> Story:
-    story = Story(scene, governance_delay=3_600)
+    story = Story(scene, governance_delay=3_600, guardians=(person("gus").address,))
     story.amend(release_delay=0, auditors=())  # tightening: at once
-    story.amend(threshold=1)
-    story.act("carol", "cancel")
+    story.cancelled("carol", guardians=())
+    story.cancelled("gus", threshold=1)
     story.amend(threshold=1)
     story.publish("1.0.0")
     scene.clock.time += 3_700
@@ -310,9 +310,28 @@ def test_a_change_that_waited_is_followed(slow: Story) -> None:
     report = slow.audit()
     assert report.problems == ()
     names = [event.name for event in slow.scene.chain.events_between(0, report.head)]
-    assert names.count("AmendmentProposed") == 2
-    assert names.count("AmendmentCancelled") == 1
+    assert names.count("AmendmentProposed") == 3
+    assert names.count("AmendmentCancelled") == 2
     assert names[-1] == "GovernanceChanged"
+
+
+def restricted_instead(name: str, *, by: Address) -> Alter:
+    """The first event of that name is a watcher's restriction, which no pending change allows."""
+    seen: dict[tuple[Hash, int], int] = {}
+
+    def alter(event: Event) -> Event:
+        if event.name != name or seen.setdefault((event.tx, event.index), len(seen)):
+            return event
+        product = replace(event.args["product"], other=Hash(bytes(32)), effective_at=0)
+        governance = replace(product.governance, enroller=NOBODY)
+        args = {
+            "product_id": event.args["product_id"],
+            "product": replace(product, governance=governance),
+            "signers": (by,),
+        }
+        return replace(event, name="GovernanceChanged", args=args)
+
+    return alter
 
 
 WAITING_LIES: dict[str, list[Alter]] = {
@@ -329,10 +348,14 @@ WAITING_LIES: dict[str, list[Alter]] = {
         told("AmendmentCancelled", product=governed(threshold=1)),
     ],
     "not-authorized": [told("AmendmentCancelled", by=STRANGER)],
+    "own-removal": [told("AmendmentCancelled", by=person("gus").address)],
     "delay-changed": [told("AmendmentProposed", next=of(governance_delay=1))],
     "wrong-epoch": [told("AmendmentProposed", next=of(epoch=1))],
     "wrong-head": [told("AmendmentCancelled", product=headed(pauses=3))],
-    "change-not-agreed": [told("GovernanceChanged", product=governed(threshold=1))],
+    "change-not-agreed": [
+        told("GovernanceChanged", product=governed(threshold=1)),
+        restricted_instead("AmendmentCancelled", by=person("gus").address),
+    ],
 }
 
 

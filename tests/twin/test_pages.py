@@ -53,11 +53,14 @@ def test_headers_that_are_refused(row: dict[str, Any]) -> None:
 @pytest.mark.parametrize("row", vector("proof-headers")["links"], ids=lambda row: row["name"])
 def test_links(row: dict[str, Any]) -> None:
     try:
-        header = verifier.sealed_header(raw(row["header"]), raws(row["trusted"]), link=True)
+        header = verifier.sealed_header(raw(row["header"]), None)
     except verifier.Refusal as refusal:
         assert refusal.why == row["reason"]
-    else:
+        return
+    if verifier.believe(raws(row["trusted"]), header):
         assert row["reason"] is None and header["validators"] == raws(row["validators"])
+    else:
+        assert row["reason"] == "no-overlap"
 
 
 def verified(row: dict[str, Any]) -> list[bytes]:
@@ -184,13 +187,42 @@ def test_receipts_that_are_refused(row: dict[str, Any]) -> None:
         verifier.verify_receipt(raw(row["data"]), key[-32:])
 
 
+# -- re-anchoring ------------------------------------------------------------------------------
+
+
+REANCHOR = vector("reanchor")
+RECOVERY = {
+    "product": raw(REANCHOR["product"]),
+    "threshold": REANCHOR["threshold"],
+    "recovery_keys": raws(REANCHOR["keys"]),
+}
+
+
+@pytest.mark.parametrize("row", REANCHOR["accepted"], ids=lambda row: row["name"])
+def test_statements(row: dict[str, Any]) -> None:
+    said, told = verifier.verify_reanchor(raw(row["file"]), RECOVERY), row["statement"]
+    for name in ("product", "contract", "code_hash"):
+        assert said[name] == raw(told[name])
+    assert said["validators"] == raws(told["validators"])
+    for name in ("sequence", "chain_id", "height", "time"):
+        assert said[name] == int(told[name])
+
+
+@pytest.mark.parametrize("row", REANCHOR["refused"], ids=lambda row: row["name"])
+def test_statements_that_are_refused(row: dict[str, Any]) -> None:
+    with pytest.raises(verifier.Refusal) as caught:
+        verifier.verify_reanchor(raw(row["file"]), RECOVERY)
+    assert caught.value.step == row["step"]
+
+
 # -- bundles ----------------------------------------------------------------------------------
 
 
 def pinned(name: str, row: dict[str, Any]) -> dict[str, Any]:
     said = vector(name)["pinned"] | row.get("pinned", {})
     texts = {key: raw(said[key]) for key in ("contract", "product", "code_hash")}
-    return {**said, **texts, "validators": raws(said["validators"])}
+    header = verifier.read_header(raw(said["header"])) if said["header"] else None
+    return {**said, **texts, "validators": raws(said["validators"]), "header": header}
 
 
 @pytest.mark.parametrize("row", vector("bundle-accepted")["cases"], ids=lambda row: row["name"])
