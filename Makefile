@@ -13,7 +13,7 @@ BIN := .venv/bin
 FORGE = $(BIN)/python contracts/foundry.py forge
 # A folder of this checkout's own: what pytest shares between runs, concurrent runs delete.
 SCRATCH = $${TMPDIR:-/tmp}/firmledger-test-$$(pwd | cksum | cut -d ' ' -f 1)
-TYPED := protocol registry device_client demo contracts/build.py contracts/foundry.py
+TYPED := protocol registry device_client demo contracts/build.py contracts/foundry.py contracts/analyse.py contracts/prove.py
 
 # The set-up itself is a Python file; any python3 can start it, and it finds the right one.
 SETUP := command -v "$(or $(PYTHON),python3)" >/dev/null || { \
@@ -34,13 +34,14 @@ test: ## All tests: the contract's (forge), then everything else (pytest)
 	@$(FORGE) test
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --basetemp="$(SCRATCH)" $(ARGS)
 
-lint: ## Style, types, import rules; and that generated files are what the sources give
-	@$(SETUP) dev npm
+lint: ## Style, types, import rules; generated files are what the sources give; slither
+	@$(SETUP) dev npm slither
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy $(TYPED)
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/python contracts/build.py --solc contracts/solcjs --check
+	@$(BIN)/python contracts/analyse.py contracts/prove.py
 
 contracts: ## Compile the contract; write its artifacts and protocol/_abi.py
 	@$(SETUP) registry npm

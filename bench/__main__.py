@@ -22,7 +22,7 @@ from rich.table import Table
 
 from bench import readme
 
-ROOMS = ("gas", "proof", "device", "registry")
+ROOMS = ("gas", "proof", "device", "registry", "crash")
 RESULTS = Path(__file__).parent / "results.json"
 GAS_DRIFT = 1.02
 

@@ -39,6 +39,8 @@ MAX_STATIC_BYTES = 16 * 1024
 MAX_FRESH_BYTES = (MAX_LINKS + 1) * MAX_HEADER_BYTES + MAX_NODES * MAX_NODE_BYTES + 8 * 1024
 MAX_BUNDLE_BYTES = MAX_STATIC_BYTES + MAX_FRESH_BYTES
 MAX_ACK_BYTES = MAX_FRESH_BYTES + 4 * 1024
+_MAX_ITEMS = 512
+"""Of CBOR in any one part; the fullest fresh part has 312."""
 
 STICK_MAGIC = b"FLBUNDL1"
 STICK_PREFIX_BYTES = len(STICK_MAGIC) + 4
@@ -398,7 +400,7 @@ def read_stick_prefix(prefix: bytes) -> int:
 
 
 def _row(data: bytes, what: str, size: int, max_bytes: int) -> list[Any]:
-    row = cbor.as_list(cbor.loads(data, max_bytes=max_bytes), what, size=size)
+    row = cbor.as_list(cbor.loads(data, max_bytes=max_bytes, max_items=_MAX_ITEMS), what, size=size)
     if row[0] != FORMAT or isinstance(row[0], bool):
         raise Malformed(
             "unknown-format",

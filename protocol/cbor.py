@@ -133,17 +133,25 @@ def _write_map(value: dict[Any, Any], out: bytearray, depth: int) -> None:
 
 
 def loads(
-    data: bytes, *, max_bytes: int, tags: Collection[int] = (), sorted_keys: bool = True
+    data: bytes,
+    *,
+    max_bytes: int,
+    max_items: int | None = None,
+    tags: Collection[int] = (),
+    sorted_keys: bool = True,
 ) -> Any:
     """The one value that ``data`` encodes deterministically; `Malformed` for anything else.
 
-    ``max_bytes`` bounds the length before anything is read. ``tags`` are the tag numbers allowed.
+    ``max_bytes`` bounds the length before anything is read; ``max_items`` the number of values,
+    containers and map keys included, for what is much longer than it has members (None: as many as
+    there are bytes). ``tags`` are the tag numbers allowed.
     ``sorted_keys=False`` waives the order of map keys alone, for foreign formats that do not
     promise it; repeated keys are refused either way.
     """
     if len(data) > max_bytes:
         _refuse("oversized", f"it has {len(data)} bytes, more than {max_bytes}")
-    reader = _Reader(data, tags, sorted_keys)
+    most = len(data) if max_items is None else max_items
+    reader = _Reader(data, most, tags, sorted_keys)
     value = reader.item(0)
     if reader.at != len(data):
         _refuse("trailing-bytes", f"{len(data) - reader.at} bytes follow its end")
@@ -153,10 +161,13 @@ def loads(
 class _Reader:
     """A cursor over the bytes; ``at`` never passes their end."""
 
-    __slots__ = ("at", "data", "sorted_keys", "tags")
+    __slots__ = ("at", "data", "left", "sorted_keys", "tags")
 
-    def __init__(self, data: bytes, tags: Collection[int], sorted_keys: bool) -> None:
-        self.data, self.at, self.tags, self.sorted_keys = data, 0, tags, sorted_keys
+    def __init__(
+        self, data: bytes, max_items: int, tags: Collection[int], sorted_keys: bool
+    ) -> None:
+        self.data, self.at, self.left = data, 0, max_items
+        self.tags, self.sorted_keys = tags, sorted_keys
 
     def take(self, count: int) -> bytes:
         end = self.at + count
@@ -181,6 +192,9 @@ class _Reader:
         if depth > MAX_DEPTH:
             _refuse("too-deep", f"it is nested deeper than {MAX_DEPTH}")
         first = self.take(1)[0]
+        self.left -= 1
+        if self.left < 0:
+            _refuse("too-many-items", "it has more items than its format has room for")
         major, info = first >> 5, first & 31
         if major == 7:
             return self.simple(info)

@@ -35,9 +35,8 @@ from protocol.rlp import Item, decode, encode, from_uint, to_bytes, to_list, to_
 
 MAX_HEADER_BYTES = 8192
 MAX_FIELDS = 32
-MAX_ITEMS = (
-    1024  # what opaque fields may contain is counted, so that garbage is read in a millisecond
-)
+MAX_ITEMS = 256
+"""Items of a header, those within opaque fields included: garbage is read in no time."""
 MAX_VALIDATORS = 64
 VANITY_BYTES = 32
 SEAL_BYTES = 65

@@ -30,11 +30,12 @@ from protocol.digests import keccak256
 from protocol.errors import FirmledgerError, Malformed, Misuse, Untrusted
 from protocol.header import (
     MAX_HEADER_BYTES,
+    MAX_VALIDATORS,
     block_hash,
     check_seals,
     encode_header,
-    link_ok,
     parse_header,
+    quorum,
     sealers,
     trim_seals,
 )
@@ -100,7 +101,10 @@ class ProvenState:
 
 @dataclass(frozen=True, slots=True)
 class ProvenLink:
-    """A change of the validators, agreed by enough of those before it."""
+    """A block that a quorum of the validators it lists sealed; whose word that is, it cannot say.
+
+    It leads from other validators to its own if those others believe it: `believed_by`.
+    """
 
     number: int
     """Height of a block that lists them; the caller checks that it rises."""
@@ -108,6 +112,11 @@ class ProvenLink:
     """Seconds since 1970, UTC; the caller checks it against the trusting period."""
     block_hash: Hash
     validators: tuple[Address, ...]
+    sealers: tuple[Address, ...]
+
+    def believed_by(self, trusted: Collection[Address]) -> bool:
+        """Whether ceil(2t/3) of the t validators ``trusted`` so far are among its sealers."""
+        return len(set(trusted).intersection(self.sealers)) >= quorum(len(trusted))
 
 
 def mapping_slot(key: bytes, slot: int | bytes) -> Hash:
@@ -174,21 +183,52 @@ def verify_state(
     )
 
 
-def verify_link(header: bytes, trusted: Collection[Address]) -> ProvenLink:
-    """The validators to trust from the block of ``header`` on, if ``trusted`` are those so far.
+def read_link(header: bytes, most_seals: int = MAX_VALIDATORS) -> ProvenLink:
+    """The block of ``header``, sealed by a quorum of those it lists: steps 1 to 4, without trust.
 
-    Steps 1 to 4 of `verify_state`, with the rule of `link_ok` instead of an unchanged set. Raises
-    `Malformed` or `Untrusted`, with ``data["step"]``.
+    A header with over ``most_seals`` seals is refused as ``too-many-seals``, before any is looked
+    at. Raises `Malformed` or `Untrusted`, with ``data["step"]``.
     """
     with _step(Step.BOUND):
         _bound(Proof(header, ()))
     with _step(Step.HEADER):
         parsed = parse_header(header)
     with _step(Step.SEALS):
-        validators = link_ok(parsed, trusted)
+        if len(parsed.extra.seals) > most_seals:
+            why = f"it has {len(parsed.extra.seals)} seals, {most_seals} more are looked at"
+            raise _untrusted("too-many-seals", why)
+        sealed_by = sealers(parsed)
     with _step(Step.SEAL_ORDER):
-        _require_ascending(sealers(parsed))
-    return ProvenLink(parsed.number, parsed.timestamp, block_hash(parsed), validators)
+        _require_ascending(sealed_by)
+    return ProvenLink(
+        number=parsed.number,
+        timestamp=parsed.timestamp,
+        block_hash=block_hash(parsed),
+        validators=parsed.extra.validators,
+        sealers=sealed_by,
+    )
+
+
+def verify_link(header: bytes, trusted: Collection[Address]) -> ProvenLink:
+    """The validators to trust from the block of ``header`` on, if ``trusted`` are those so far.
+
+    As `read_link`, and step 3 refuses as ``no-overlap`` what ``trusted`` do not believe.
+    """
+    link = read_link(header)
+    with _step(Step.SEALS):
+        require_believed(link, trusted)
+    return link
+
+
+def require_believed(link: ProvenLink, trusted: Collection[Address]) -> None:
+    """`Untrusted` as no-overlap unless ``trusted`` believe ``link``."""
+    if not link.believed_by(trusted):
+        raise Untrusted(
+            "no-overlap",
+            "validator link refused",
+            f"too few of the {len(trusted)} trusted validators sealed block {link.number}",
+            "fetch links with fewer changes each, or re-anchor with the recovery keys",
+        )
 
 
 def assemble(header: bytes, answer: Mapping[str, Any], trusted: Collection[Address] = ()) -> Proof:

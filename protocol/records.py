@@ -242,14 +242,19 @@ def _json_scalar(abi: str, value: Any) -> Any:
 def _from_json(abi: str, value: Any) -> Any:
     if abi in ("uint64", "uint256"):
         if not isinstance(value, str) or not re.fullmatch(r"0|[1-9]\d{0,77}", value, re.ASCII):
-            raise _refuse(abi, f"{str(value)[:40]!r} is not a decimal string")
+            raise _refuse(abi, f"{_shown(value)} is not a decimal string")
         return int(value)
     if abi in ("bytes32", "address"):
         size = 64 if abi == "bytes32" else 40
         if not isinstance(value, str) or not re.fullmatch(rf"0x[0-9a-fA-F]{{{size}}}", value):
-            raise _refuse(abi, f"{str(value)[:80]!r} is not 0x and {size} hex digits")
+            raise _refuse(abi, f"{_shown(value)} is not 0x and {size} hex digits")
         return bytes.fromhex(value[2:])
     return value
+
+
+def _shown(value: Any) -> str:
+    """A text in short; of anything else the type alone, as it may be nested without end."""
+    return f"{value[:80]!r}" if isinstance(value, str) else f"a {type(value).__name__}"
 
 
 def _type_text(cls: type[Record]) -> str:

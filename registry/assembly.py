@@ -32,15 +32,16 @@ from protocol.header import parse_header
 from protocol.ids import Address, Digest, Hash, ProductId
 from protocol.receipt import device_id
 from protocol.records import Governance, product_id
+from registry.approvals import Approvals
 from registry.blobs import FileBlobs
 from registry.bundles import Bundles
-from registry.catalogue import Catalogue
+from registry.catalogue import Catalogue, ProductEntry
 from registry.chain import Chain, deploy, node_inside
 from registry.deployment import DEPLOY_SECONDS, open_chain
 from registry.embedded import Clock, EmbeddedLedger
 from registry.fleet import Fleet, Fleets
 from registry.index import Index
-from registry.intents import CreateProduct, Decide, SetFleet
+from registry.intents import Amend, CreateProduct, Decide, SetFleet
 from registry.names import Names
 from registry.operators import Operators, draw_operator
 from registry.publish import Outbox
@@ -136,7 +137,7 @@ class Registry:
         )
         self.names, self.fleets = Names(own), Fleets(own)
         self.artifacts = Artifacts(own, self.blobs)
-        self.submission = Submission(self.catalogue, self.artifacts, self.outbox)
+        self.submission = Submission(self.catalogue, self.artifacts, self.outbox, self.now)
         self.bundles = Bundles(
             self.chain,
             self.catalogue,
@@ -217,6 +218,15 @@ class Registry:
                 listener()
         return moved
 
+    def now(self) -> int:
+        """The time that an act would meet now: records are spelled for it."""
+        head = self.catalogue.head()
+        return max(self.clock.now(), head.timestamp if head else 0)
+
+    def product(self, which: ProductId) -> ProductEntry:
+        """A product as it is `now`, though no block may say so yet; `Misuse` if there is none."""
+        return self.catalogue.product(which, now=self.now())
+
     def validators(self) -> tuple[Address, ...]:
         """Who seals now, as the newest followed header says; empty before the first block."""
         head = self.catalogue.head()
@@ -250,9 +260,16 @@ class Registry:
 
     def decide(self, decision: Decide) -> int:
         """Queues what M of N decided, and returns the outbox row; other approvals, another act."""
-        digest = sha256(json.dumps(decision.approvals.to_json(), sort_keys=True).encode())
         where = f"{decision.product_id}:{decision.release_id}"
-        return self.outbox.submit(f"decide:{decision.action}:{where}:{digest}", decision)
+        key = f"decide:{decision.action}:{where}:{_digest(decision.approvals)}"
+        return self.outbox.submit(key, decision)
+
+    def amend(self, change: Amend) -> int:
+        """Queues a change of governance that M of N agreed to; returns the outbox row."""
+        self.catalogue.product(change.product_id)  # says so where the ledger has none
+        coming = change.next.hash_struct()
+        key = f"amend:{change.product_id}:{coming}:{_digest(change.approvals)[:8].hex()}"
+        return self.outbox.submit(key, change)
 
     # -- the background ---------------------------------------------------------------------------
 
@@ -284,3 +301,7 @@ class Registry:
                 log.exception("%s failed", what)
                 pause = RETRY_SECONDS
             self._stop.wait(pause)
+
+
+def _digest(approvals: Approvals) -> Digest:
+    return sha256(json.dumps(approvals.to_json(), sort_keys=True).encode())

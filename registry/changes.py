@@ -1,8 +1,10 @@
 """Changes of governance: which are well formed, and which only tighten.
 
-The rules of contracts/IReleaseLedger.sol (`amend`, `restrict`) in plain Python, for auditors. Pure.
+The rules of contracts/IReleaseLedger.sol (`amend`, `restrict`) in plain Python, for auditors and
+for whoever proposes a change. Pure.
 
-Not here: who agreed to a change, and when it takes effect (`registry.replay`).
+Not here: who agreed to a change, and when it takes effect (`registry.replay`), and what it is in
+words (`registry.differences`).
 """
 
 from __future__ import annotations
@@ -58,8 +60,8 @@ def is_removal(old: Governance, new: Governance, guardian: Address) -> bool:
     return old.guardians != others == new.guardians and _tightens_besides(old, new)
 
 
-def is_restriction(old: Governance, new: Governance, by: Address) -> bool:
-    """Whether one watcher may make this change alone."""
+def is_restriction(old: Governance, new: Governance, by: Address, latest_release: int) -> bool:
+    """Whether one watcher may make this change alone; keys are revoked, or retired as of now."""
     gone = {*old.approvers} - {*new.approvers}
     same = (
         "threshold",
@@ -70,6 +72,7 @@ def is_restriction(old: Governance, new: Governance, by: Address) -> bool:
         _only_less(old, new)
         and {*new.approvers} <= {*old.approvers}
         and gone <= {by}
+        and _only_closed(old, new, latest_release)
         and all(getattr(new, name) == getattr(old, name) for name in same)
     )
 
@@ -77,6 +80,13 @@ def is_restriction(old: Governance, new: Governance, by: Address) -> bool:
 def is_same(old: Governance, new: Governance) -> bool:
     """Whether nothing but the epoch differs."""
     return replace(old, epoch=new.epoch) == new
+
+
+def _only_closed(old: Governance, new: Governance, latest_release: int) -> bool:
+    return all(
+        after.valid_through in (before.valid_through, 0, latest_release)
+        for before, after in zip(old.keys, new.keys, strict=True)
+    )
 
 
 def _tightens_besides(old: Governance, new: Governance) -> bool:

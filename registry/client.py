@@ -10,7 +10,6 @@ starting.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address
@@ -30,6 +29,7 @@ from protocol.errors import (
     Unreachable,
     Untrusted,
 )
+from registry.depth import read_json
 
 ADDRESS_FILE = "address"
 MAX_ADDRESS = 4096
@@ -159,8 +159,8 @@ def _try(directory: Path) -> tuple[str | None, str]:
     """(address, "") if the server answers there; (None, why) otherwise."""
     path = directory / ADDRESS_FILE
     try:
-        with path.open(encoding="utf-8") as file:
-            members = json.loads(file.read(MAX_ADDRESS))
+        with path.open("rb") as file:
+            members = read_json(file.read(MAX_ADDRESS))
         url, instance, process = str(members["url"]), members["instance"], members["pid"]
     except FileNotFoundError:
         return None, "it is not running"

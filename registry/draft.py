@@ -24,6 +24,7 @@ from protocol.errors import LocalFault, Malformed, Misuse, Untrusted
 from protocol.ids import Address, Digest, ProductId
 from protocol.records import Approval, Ledger, Terms
 from registry.approvals import Approvals, gather, recover
+from registry.depth import read_json
 from registry.files import whole_file
 from registry.keys import Account
 
@@ -164,7 +165,7 @@ def _check_agreement(signed: manifest.Verified, terms: Terms) -> None:
 
 def _parse_draft(path: Path, envelope: bytes, beside: bytes) -> Draft:
     try:
-        text = json.loads(beside)
+        text = read_json(beside)
         if text["format"] != DRAFT_FORMAT:
             raise ValueError(f"its format is {text['format']!r}")
         agreed = text["agreed"]
@@ -181,7 +182,7 @@ def _parse_draft(path: Path, envelope: bytes, beside: bytes) -> Draft:
             payload_digest=Digest(bytes(32)),
             agreed=None if agreed is None else Agreed.from_json(agreed),
         )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, Malformed) as fault:
+    except (ValueError, KeyError, TypeError, AttributeError, Malformed) as fault:
         raise Malformed(
             "bad-draft",
             f"{path.with_suffix('.json')} refused",

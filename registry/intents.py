@@ -244,6 +244,17 @@ class Amend(Intent):
         product = newest.product(self.product_id)
         return Call("amend", (self.product_id, product, self.next, self.approvals))
 
+    def done(self, newest: Newest) -> Place | None:
+        """This very governance was proposed, or took effect: its epoch comes once."""
+        wanted = self.next.to_json()
+        for event in _newest_events(
+            newest.catalogue, self.product_id, 0, "AmendmentProposed", "GovernanceChanged"
+        ):
+            coming = event.args.get("next") or event.args["product"]["governance"]
+            if coming == wanted:
+                return event.place
+        return None
+
 
 @dataclass(frozen=True)
 class Restrict(Intent):
@@ -260,22 +271,15 @@ class Restrict(Intent):
 
 @dataclass(frozen=True)
 class Cancel(Intent):
-    """A watcher cancels the pending change."""
+    """A watcher cancels the pending change, which is ``next``."""
 
     act = "cancel"
     product_id: ProductId
+    next: Governance
 
     def call(self, newest: Newest) -> Call:
-        """cancel; `Refused` ``nothing-pending`` if no change waits."""
-        entry = newest.catalogue.product(self.product_id, now=newest.now)
-        if entry.pending is None:
-            raise Refused(
-                "nothing-pending",
-                "nothing cancelled",
-                f"product {self.product_id} has no change waiting",
-                "what is in effect is changed by an amendment",
-            )
-        return Call("cancel", (self.product_id, entry.record, entry.pending))
+        """cancel."""
+        return Call("cancel", (self.product_id, newest.product(self.product_id), self.next))
 
 
 @dataclass(frozen=True)
@@ -371,10 +375,10 @@ def meets(one: Scope, other: Scope) -> bool:
 
 
 def _newest_events(
-    catalogue: Catalogue, product: ProductId, release: int, name: str
+    catalogue: Catalogue, product: ProductId, release: int, *names: str
 ) -> list[EventEntry]:
     return catalogue.events(
-        product, release_id=release or None, names=(name,), newest=True, limit=MAX_PAGE
+        product, release_id=release or None, names=names, newest=True, limit=MAX_PAGE
     )
 
 

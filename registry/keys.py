@@ -6,10 +6,12 @@ Layout, under the registry's directory (``DIR/publisher``, mode 0700, every file
 ``approvers/NAME.json``  an account: ``{"address": "0x…", "private_key": "0x…"}``
 ``products/NAME.json``   what one product needs to build releases: its id and salt, the ledger it is
                          on, the manifest-signing key (Ed25519), the device-class keys by epoch
+``signing/NAME-N.json``  further manifest-signing keys (`registry.signing_keys`)
+``recovery/NAME-N.json`` recovery keys (`registry.recovery`)
 =======================  ==========================================================================
 
-Guarantees: a key file is written whole or not at all, and never overwritten; a file that others may
-read is refused.
+Guarantees: those of `registry.key_files`: never half written, never overwritten, nobody else's to
+read.
 
 Rules: the service never opens these files; no module it runs imports this one
 (tests/registry/test_keys_apart.py watches every file it opens). Entropy is an argument.
@@ -20,8 +22,6 @@ and for machines that hold nothing else.
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,17 +30,16 @@ from typing import TYPE_CHECKING, Any
 from coincurve import PrivateKey
 
 from protocol import cose, payload
-from protocol.errors import LocalFault, Malformed, Misuse
+from protocol.errors import Misuse
 from protocol.ids import Address, Digest, Hash, ProductId
 from protocol.records import Ledger, product_id
 from registry import approvals
-from registry.files import write_secret
+from registry.key_files import readable, secret_of, write_key_file
 from registry.naming import check_name
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
-MAX_KEY_FILE = 64 * 1024
 PRODUCT_FORMAT = "firmledger-product-keys-1"
 _P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
@@ -134,9 +133,9 @@ class ProductKeys:
             salt=Digest.parse(text["salt"]),
             ledger=Ledger(int(text["chain_id"]), Address.parse(text["contract"])),
             hardware=(int(low), int(high)),
-            signing_secret=_secret(text["signing_key"]),
+            signing_secret=secret_of(text["signing_key"]),
             class_keys=tuple(
-                ClassKey(int(key["epoch"]), _secret(key["private_key"]))
+                ClassKey(int(key["epoch"]), secret_of(key["private_key"]))
                 for key in text["class_keys"]
             ),
         )
@@ -159,8 +158,8 @@ class Keyring:
                 f"{path} is not there",
                 f"name one of: {', '.join(self.account_names()) or 'nobody has a key yet'}",
             )
-        with _readable(path) as text:
-            account = Account(name, Address.parse(text["address"]), _secret(text["private_key"]))
+        with readable(path) as text:
+            account = Account(name, Address.parse(text["address"]), secret_of(text["private_key"]))
             if address_of(account.secret) != account.address:
                 raise ValueError("its address is not that of its private key")
         return account
@@ -188,7 +187,7 @@ class Keyring:
                 f"{path} is not there",
                 "create it with `firmledger product create`, or name the directory with -C",
             )
-        with _readable(path) as text:
+        with readable(path) as text:
             return ProductKeys.from_json(text)
 
     def has_product(self, name: str) -> bool:
@@ -224,9 +223,7 @@ class Keyring:
         return keys
 
     def _write(self, path: Path, content: dict[str, Any]) -> None:
-        for folder in (self.folder, path.parent):
-            folder.mkdir(mode=0o700, exist_ok=True)
-        write_secret(path, content)
+        write_key_file(self.folder, path, content)
 
     def _account_file(self, name: str) -> Path:
         return self.folder / "approvers" / (check_name(name, "key name") + ".json")
@@ -257,46 +254,3 @@ def draw_p256(entropy: Entropy) -> bytes:
         secret = entropy(32)
         if 0 < int.from_bytes(secret, "big") < _P256_ORDER:
             return secret
-
-
-class _readable:
-    """Reads a private key file and maps what is wrong with it to `LocalFault`."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> dict[str, Any]:
-        try:
-            if self._path.stat().st_mode & 0o077:
-                raise LocalFault(
-                    "key-exposed",
-                    f"{self._path} not used",
-                    "other accounts of this machine may read or write it",
-                    f"find out who did, then `chmod 600 {self._path}`",
-                )
-            with self._path.open(encoding="utf-8") as file:
-                content = json.loads(file.read(MAX_KEY_FILE))
-        except OSError as fault:
-            raise LocalFault(
-                "key-unreadable", f"{self._path} not read", str(fault), "check its permissions"
-            ) from fault
-        except ValueError as fault:
-            raise self._damaged(fault) from fault
-        if not isinstance(content, dict):
-            raise self._damaged("it is no JSON object")
-        return content
-
-    def __exit__(self, _kind: object, fault: BaseException | None, _trace: object) -> None:
-        if isinstance(fault, Malformed | ValueError | KeyError | TypeError | AttributeError):
-            raise self._damaged(fault) from fault
-
-    def _damaged(self, fault: object) -> LocalFault:
-        return LocalFault(
-            "key-damaged", f"{self._path} not used", f"it is not a key file: {fault}", "restore it"
-        )
-
-
-def _secret(text: object) -> bytes:
-    if not isinstance(text, str) or not re.fullmatch(r"0x[0-9a-f]{64}", text, re.ASCII):
-        raise ValueError("a private key is not 0x and 64 hex digits")
-    return bytes.fromhex(text[2:])

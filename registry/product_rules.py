@@ -81,7 +81,7 @@ def _changed(j: Judged) -> None:
     alone = len(signers) == 1 and signers[0] in watchers(old)
     waiting = j.product.standing.waiting(j.now)
     j.expect(
-        waiting is None and alone and is_restriction(old, new, signers[0]),
+        waiting is None and alone and is_restriction(old, new, signers[0], j.head.latest_release),
         "change-not-agreed",
         "loosens the governance at once, or was not agreed by those who may while a change waits",
     )

@@ -15,7 +15,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from protocol.bundle import Bundle, prove
+from protocol.bundle import Bundle, View, prove
 from protocol.errors import LocalFault, Malformed, Misuse, Unreachable
 from protocol.ids import Address, DeviceId, Hash, KeyId
 from protocol.receipt import device_id
@@ -53,9 +53,9 @@ def trust_file(keys: ProductKeys, status: Any, active: Sequence[bytes], registry
     )
 
 
-def shown_height(bundle: bytes, trust: TrustFile) -> int:
-    """The height that a bundle proves to who believes this trust file; `Untrusted` if none."""
-    return prove(Bundle.decode(bundle).fresh, trust.anchor).number
+def shown_view(bundle: bytes, trust: TrustFile) -> View:
+    """What a bundle proves to who believes this trust file; `Untrusted` if nothing."""
+    return prove(Bundle.decode(bundle).fresh, trust.anchor)
 
 
 def class_key_file(keys: ProductKeys) -> ClassKeys:

@@ -91,10 +91,10 @@ def describe(phase: Phase) -> str:
     if phase.max_failure_bps < WHOLE:
         gates.append(f"failed<={_percent(phase.max_failure_bps)}")
     if phase.gate_deadline:
-        gates.append(f"by={_time(phase.gate_deadline)}")
+        gates.append(f"by={write_time(phase.gate_deadline)}")
     if phase.delay and not gates:
         gates.append("ungated")
-    return ":".join([f"{_percent(phase.bps)}@{_time(phase.delay)}", *gates])
+    return ":".join([f"{_percent(phase.bps)}@{write_time(phase.delay)}", *gates])
 
 
 def _phase(text: str, earlier: Phase | None, fleet: int | None) -> Phase:
@@ -161,7 +161,8 @@ def _percent(bps: int) -> str:
     return f"{bps / 100:g}%"
 
 
-def _time(seconds: int) -> str:
+def write_time(seconds: int) -> str:
+    """Seconds as `parse_duration` reads them, in the largest unit that is exact."""
     unit = next(u for u in ("w", "d", "h", "m", "s") if seconds % _SECONDS[u] == 0 or u == "s")
     return f"{seconds // _SECONDS[unit]}{unit}" if seconds else "0h"
 

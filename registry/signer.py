@@ -8,7 +8,6 @@ Not here: nonces, fees and sending (`registry.publish`, `registry.chain`), and a
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from eth_account.signers.local import LocalAccount
 from protocol.errors import LocalFault, Misuse
 from protocol.ids import Address
 from protocol.records import Ledger
+from registry.depth import read_json
 from registry.ports import Fees
 
 MAX_KEY_FILE = 4096
@@ -63,7 +63,7 @@ def file_signer(path: Path) -> KeySigner:
             "key-exposed", f"{path} refused", "others may read it", f"chmod 600 {path}"
         )
     try:
-        members = json.loads(raw)
+        members = read_json(raw)
         signer = KeySigner(bytes.fromhex(members["private_key"].removeprefix("0x")))
         if Address.parse(members["address"]) != signer.address:
             raise ValueError("the key is not that of the address")

@@ -12,6 +12,7 @@ Not here: keys, and plaintext. The service never sees either.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from sqlalchemy import Column, Engine, Integer, LargeBinary, Table, select
@@ -103,10 +104,17 @@ class Artifacts:
 
 
 class Submission:
-    """Takes releases in."""
+    """Takes releases in; ``now``: the time that a publication would meet, in Unix seconds."""
 
-    def __init__(self, catalogue: Catalogue, artifacts: Artifacts, outbox: Outbox) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        artifacts: Artifacts,
+        outbox: Outbox,
+        now: Callable[[], int],
+    ) -> None:
         self._catalogue, self._artifacts, self._outbox = catalogue, artifacts, outbox
+        self._now = now
 
     def take(self, static: Static, epoch: int, approvals: Approvals) -> int:
         """Stores a release and queues its publication; returns the outbox row.
@@ -114,7 +122,7 @@ class Submission:
         `Malformed`, `Untrusted`, `Misuse` or `Refused` for what no device could use.
         """
         product_id = ProductId(static.terms.product_id)
-        entry = self._catalogue.product(product_id)
+        entry = self._catalogue.product(product_id, now=self._now())
         published = self._catalogue.published(product_id, static.terms.hash_struct())
         release_id = published.release_id if published else entry.record.head.latest_release + 1
         offered = offer(static, _as_if_published(static, entry.record, release_id))

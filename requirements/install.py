@@ -10,6 +10,7 @@ Rules:
   2. `dev` contains `registry`: either stamp satisfies a request for `registry`.
   3. Two runs in one checkout wait for each other.
   4. Installing the project itself uses no network and builds nothing apart (`--no-index`).
+  5. `slither` and `halmos` go into `.venv-slither` and `.venv-halmos`: they pin what we do not.
 
 It does not install anything outside the checkout, run a package's install scripts, or choose
 versions; `requirements/lock` does that. It runs before anything is installed, so it uses the
@@ -28,7 +29,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
-MADE = VENV / "firmledger.made"  # holds the folder's digest: a moved checkout is set up anew
+APART = ("slither", "halmos")
+MADE = "firmledger.made"  # in a venv: the digest of its folder, so a moved checkout is set up anew
 LOWEST, HIGHEST_TESTED = (3, 11), (3, 13)
 CANDIDATES = ("python3", "python3.13", "python3.12", "python3.11", "python3.14", "python")
 # Set by some machines, these would send packages elsewhere or hide the environment's own.
@@ -118,29 +120,29 @@ def holds(stamp, expected):
     return stamp.is_file() and stamp.read_text(encoding="ascii") == expected
 
 
-def sound_venv(wanted):
-    """Return whether `.venv` was made here, for this very folder, with a Python that will do."""
-    if not holds(MADE, digest(str(ROOT))):
+def sound_venv(venv, wanted):
+    """Return whether a venv was made here, for this very folder, with a Python that will do."""
+    if not holds(venv / MADE, digest(str(venv.parent))):
         return False
-    present = version_of(str(VENV / "bin" / "python"))
+    present = version_of(str(venv / "bin" / "python"))
     return present is not None and (not wanted or version_of(wanted) == present)
 
 
-def create_venv(wanted):
-    """Make `.venv`, unless a sound one is there; return its interpreter."""
-    python = VENV / "bin" / "python"
-    if sound_venv(wanted):
+def create_venv(venv, wanted):
+    """Make a venv, unless a sound one is there; return its interpreter."""
+    python = venv / "bin" / "python"
+    if sound_venv(venv, wanted):
         return python
     base = choose_python(wanted)
-    say(f"creating .venv with {base}")
-    done = subprocess.run([base, "-m", "venv", "--clear", str(VENV)], env=clean_environment())
+    say(f"creating {venv.name} with {base}")
+    done = subprocess.run([base, "-m", "venv", "--clear", str(venv)], env=clean_environment())
     if done.returncode:
         raise SetupError(
             "no virtual environment",
             f"`{base} -m venv` failed as shown above",
             "install its venv module (Debian: apt-get install python3-venv) and run make again",
         )
-    MADE.write_text(digest(str(ROOT)), encoding="ascii")
+    (venv / MADE).write_text(digest(str(venv.parent)), encoding="ascii")
     return python
 
 
@@ -169,9 +171,17 @@ def run_pip(python, *arguments):
         )
 
 
+def install_lock(python, level):
+    """Install what requirements/LEVEL.txt pins, digest by digest."""
+    lock = f"requirements/{level}.txt"
+    count = sum("==" in line for line in (ROOT / lock).read_text(encoding="utf-8").splitlines())
+    say(f"installing {lock} (up to {count} packages, about a minute)")
+    run_pip(python, "install", "--require-hashes", "--only-binary", ":all:", "-r", lock)
+
+
 def install_python(level, wanted):
     """Bring `.venv` to a level: `registry` (what the product runs on) or `dev` (its tests too)."""
-    python = create_venv(wanted)
+    python = create_venv(VENV, wanted)
 
     def inputs(name):
         return digest(ROOT / "requirements" / f"{name}.txt", ROOT / "pyproject.toml")
@@ -179,13 +189,21 @@ def install_python(level, wanted):
     levels = ["dev"] if level == "dev" else ["registry", "dev"]
     if any(holds(VENV / f"firmledger.{name}", inputs(name)) for name in levels):
         return
-    lock = f"requirements/{level}.txt"
-    count = sum("==" in line for line in (ROOT / lock).read_text(encoding="utf-8").splitlines())
-    say(f"installing {lock} (up to {count} packages, about a minute)")
-    run_pip(python, "install", "--require-hashes", "--only-binary", ":all:", "-r", lock)
+    install_lock(python, level)
     say("installing the commands firmledger and firmledger-device")
     run_pip(python, "install", "--no-index", "--no-deps", "--no-build-isolation", "-e", ".")
     (VENV / f"firmledger.{level}").write_text(inputs(level), encoding="ascii")
+
+
+def install_apart(level, wanted):
+    """Bring `.venv-LEVEL` to its lock."""
+    venv = ROOT / f".venv-{level}"
+    python = create_venv(venv, wanted)
+    stamp = venv / f"firmledger.{level}"
+    expected = digest(ROOT / "requirements" / f"{level}.txt")
+    if not holds(stamp, expected):
+        install_lock(python, level)
+        stamp.write_text(expected, encoding="ascii")
 
 
 def install_npm():
@@ -216,7 +234,7 @@ def install_npm():
 def main():
     """Install what is named on the command line, one run at a time."""
     parser = argparse.ArgumentParser(description="Set up this checkout from its lock files.")
-    parser.add_argument("levels", nargs="+", choices=["registry", "dev", "npm"])
+    parser.add_argument("levels", nargs="+", choices=["registry", "dev", "npm", *APART])
     parser.add_argument("--python", default="", help="interpreter to make .venv with")
     options = parser.parse_args()
     with Path(__file__).open("rb") as turn:
@@ -224,6 +242,8 @@ def main():
         for level in options.levels:
             if level == "npm":
                 install_npm()
+            elif level in APART:
+                install_apart(level, options.python)
             else:
                 install_python(level, options.python)
 

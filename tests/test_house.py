@@ -74,7 +74,7 @@ def test_ci_opens_the_doors_of_a_newcomer_and_no_others() -> None:
 # --- locks ---
 
 
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", [*LEVELS, "slither", "halmos"])
 def test_a_lock_pins_by_digest_and_names_no_address(level: str) -> None:
     lock = text(LOCKS / f"{level}.txt")
     assert not re.search(r"://|file:|--(?:extra-)?index|--find-links|--trusted|(?<=\s)@\s", lock)

@@ -1,8 +1,9 @@
 """A simulated bootloader: the boot record in a file, two copies written in turn (`core.copies`).
 
-It boots as a real one does: count the attempt down durably, hash the slot, run it or fall back,
-each time (`core.slots.counted` and `choose`). For demonstration, tests, and hosts without a
-bootloader of their own. Each copy lies in a sector of its own, far from the other.
+It boots as a real one does: count the attempt down, hash the slot, run it or fall back, each time
+(`core.slots.counted` and `choose`). Count and choice are one write: a process that is killed
+half-way has lost no attempt to a boot that did not take place. For demonstration, tests, and hosts
+without a bootloader of their own. Each copy lies in a sector of its own, far from the other.
 
 It does *not* run the image: whether that is any good is for the health check to say.
 """
@@ -66,8 +67,7 @@ class VirtualBoot:
     def reboot(self) -> None:
         """What the bootloader does with the device's power on."""
         self._known = None
-        self._write(counted(self.record()))
-        self._write(choose(self.record(), self._intact))
+        self._write(choose(counted(self.record()), self._intact))
 
     def _intact(self, slot: str) -> bool:
         entry = self.record().entry(slot)

@@ -2,7 +2,8 @@
 
 Guarantees: every step of docs/spec/trust.md and docs/spec/bundle.md stands in the answer once, with
 one verdict. It is derived from where the verification ended, because a step is only reached when
-all before it held; nothing is verified a second time.
+all before it held; nothing is verified a second time. One step may be asked out of turn: where a
+proof fails whose header contradicts a known one, both refusals are told.
 """
 
 from __future__ import annotations
@@ -48,11 +49,14 @@ def explain(
     failed = str(error.data.get("step", "")) if error else ""
     if not error and rules not in (None, Reason.ELIGIBLE):
         failed = Step.RULES
+    beside = str(error.data.get("beside", "")) if error else ""
     rows: list[dict[str, str]] = []
     verdict = NOT_REACHED if error and not failed else OK
     for number, name in NAMES.items():
         row = {"step": str(number), "name": name, "verdict": verdict}
-        if number == failed:
+        if number == beside:
+            row["verdict"], verdict = REFUSED, NOT_REACHED
+        elif number == failed:
             reason = error.reason if error else rules.slug if rules else ""
             row |= {"verdict": REFUSED, "reason": reason}
             verdict = NOT_REACHED

@@ -26,10 +26,10 @@ from device_client.core.belief import TrustState
 from protocol import proof
 from protocol.bundle import Anchor, Fresh, View, prove
 from protocol.errors import FirmledgerError, Refused, Untrusted, step
-from protocol.header import block_hash, parse_header
+from protocol.header import parse_header
 from protocol.ids import Address
 from protocol.ledger import StateWord
-from protocol.proof import verify_link
+from protocol.links import Contradiction, Followed, follow, require_one_block
 from protocol.trustfile import TRUSTING_PERIOD_DEFAULT
 
 FUTURE_TOLERANCE = 600
@@ -53,19 +53,13 @@ class Step(StrEnum):
     RULES = "T11"
 
 
-class Equivocation(Untrusted):
+class Equivocation(Contradiction):
     """Two blocks sealed at one height; ``state`` is the frozen state to make durable."""
 
-    def __init__(self, height: int, state: TrustState) -> None:
-        """``height``: of the two headers, which ``state`` holds as evidence."""
-        super().__init__(
-            "equivocation",
-            "the ledger is not believed any more",
-            f"its validators sealed two different blocks at height {height}",
-            "report the kept headers to the maker and re-anchor with the recovery keys",
-            height=height,
-        )
-        self.state = state
+    def __init__(self, found: Contradiction, state: TrustState) -> None:
+        """``state``: as it was before; kept with the two headers as evidence."""
+        super().__init__(found.data["height"], found.headers)
+        self.state = replace(state, evidence=found.headers)
 
 
 def advance(
@@ -88,18 +82,16 @@ def advance(
     with step(Step.PERIOD):
         _require_period(state, max(clock or 0, build_time), trusting_period)
     with step(Step.LINKS):
-        validators, newest_link = _follow(state, fresh.links)
-    view = _proved(state, fresh, state.anchor(pinned, validators), newest_link)
+        followed = _follow(state, fresh.links)
+    view = _proved(state, fresh, state.anchor(pinned, followed.validators), followed)
     with step(Step.HEIGHT):
-        _require_height(view, max(state.height, _number(newest_link)))
-    with step(Step.ONE_BLOCK):
-        for known in (state.header, newest_link):
-            _require_one_block(state, known, view.header)
+        _require_height(view, max(state.height, _number(followed.compared)))
+    _require_one_block(state, followed, view.header)
     with step(Step.TIME):
         _require_time(view, state)
     with step(Step.FUTURE):
         _require_past(view, clock)
-    return _moved(state, view, validators), view
+    return _moved(state, view, followed.validators), view
 
 
 def age(view_time: int, state: TrustState, *, clock: int | None, build_time: int) -> int:
@@ -154,32 +146,25 @@ def _require_period(state: TrustState, now: int, trusting_period: int) -> None:
         )
 
 
-def _follow(state: TrustState, links: tuple[bytes, ...]) -> tuple[tuple[Address, ...], bytes]:
-    """Validators after the overlap links, each higher than the one before, and the last link."""
-    validators, height, newest = state.validators, state.height, b""
-    for raw in links:
-        link = verify_link(raw, validators)
-        for known in (state.header, newest):
-            _require_one_block(state, known, raw)
-        if link.number <= height:
-            raise Untrusted(
-                "link-order",
-                "validator link refused",
-                f"it is of block {link.number}, after one of block {height}",
-                "get the bundle again, from another source",
-            )
-        validators, height, newest = link.validators, link.number, raw
-    return validators, newest
+def _follow(state: TrustState, links: tuple[bytes, ...]) -> Followed:
+    try:
+        return follow(links, state.validators, state.height, state.header)
+    except Contradiction as found:
+        raise Equivocation(found, state) from None
 
 
-def _proved(state: TrustState, fresh: Fresh, anchor: Anchor, newest_link: bytes) -> View:
+def _proved(state: TrustState, fresh: Fresh, anchor: Anchor, followed: Followed) -> View:
     """The view that ``fresh`` proves. A header that holds is evidence even if the rest does not."""
     try:
         return prove(fresh, anchor)
     except FirmledgerError as error:
-        if error.data.get("step", 0) > proof.Step.SEAL_ORDER:
-            for known in (state.header, newest_link):
-                _require_one_block(state, known, fresh.proof.header)
+        refusing = error.data.get("step", 0)
+        if refusing > proof.Step.SEAL_ORDER:
+            try:
+                _require_one_block(state, followed, fresh.proof.header)
+            except Equivocation as contradiction:
+                contradiction.data["beside"] = refusing
+                raise
         raise
 
 
@@ -195,13 +180,13 @@ def _require_height(view: View, height: int) -> None:
         )
 
 
-def _require_one_block(state: TrustState, known: bytes, other: bytes) -> None:
-    """`Equivocation` if two headers, both validly sealed, are different blocks of one height."""
-    if not known:
-        return
-    one, two = parse_header(known), parse_header(other)
-    if one.number == two.number and block_hash(one) != block_hash(two):
-        raise Equivocation(one.number, replace(state, evidence=(known, other)))
+def _require_one_block(state: TrustState, followed: Followed, header: bytes) -> None:
+    with step(Step.ONE_BLOCK):
+        try:
+            require_one_block(state.header, header)
+            require_one_block(followed.compared, header)
+        except Contradiction as found:
+            raise Equivocation(found, state) from None
 
 
 def _require_time(view: View, state: TrustState) -> None:

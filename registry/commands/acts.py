@@ -8,6 +8,7 @@ may send.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,13 +19,17 @@ from protocol.ids import Version
 from registry.commands.desk import SETTLE_SECONDS, Desk, Json, answer, desk_of
 
 if TYPE_CHECKING:
-    from protocol.records import Product, Release
+    from protocol.ids import ProductId
+    from protocol.records import Action, Product, Release
     from registry.client import Service
+    from registry.keys import Account
+    from registry.ports import Call, Receipt
 
 ACT_SECONDS = 60.0
 DECISION_SECONDS = 3600
 STALE = ("StaleProduct", "StaleRelease")
 TRIES = 3
+FOLLOW_LOOKS, FOLLOW_PAUSE = 50, 0.2
 
 Product_ = Annotated[str, typer.Argument(metavar="PRODUCT", help="The product's name or id.")]
 Version_ = Annotated[str, typer.Argument(metavar="VERSION", help="Like 1.4.0.")]
@@ -100,21 +105,12 @@ def _act(
     desk: Desk, product: str, version: str, name: str, call: Any, awaited: str | None, as_json: bool
 ) -> None:
     """One person's own transaction, made anew if the records changed under way."""
-    from registry.signer import KeySigner
-
-    signer = KeySigner(desk.keyring.account(name).secret)
+    account = desk.keyring.account(name)
     with desk.service() as service:
-        chain = desk.chain(service)
-        for attempt in range(TRIES):
-            record, release, product_id = _records(service, product, version)
-            try:
-                made = call(record, release, product_id)
-                receipt = chain.transact(signer, made, timeout=ACT_SECONDS)
-                break
-            except FirmledgerError as error:
-                if error.data.get("error") not in STALE or attempt == TRIES - 1:
-                    raise
-        found = _once_followed(service, product, version, receipt.block)
+        receipt = own_act(
+            desk, service, account, lambda: call(*_records(service, product, version))
+        )
+        found = release_shown(service, product, version)
     document = {**found, "tx": str(receipt.tx), "gas": receipt.gas_used, "block": receipt.block}
     said = awaited or "attested"
     lines = [
@@ -124,39 +120,43 @@ def _act(
     answer(document, lines, as_json)
 
 
+def own_act(desk: Desk, service: Service, who: Account, call: Callable[[], Call]) -> Receipt:
+    """A transaction signed by ``who``; the registry has followed its block, or will soon.
+
+    ``call`` makes it from the newest records, and again if they changed under way.
+    """
+    from registry.signer import KeySigner
+
+    signer, chain = KeySigner(who.secret), desk.chain(service)
+    for attempt in range(TRIES):
+        try:
+            receipt = chain.transact(signer, call(), timeout=ACT_SECONDS)
+            break
+        except FirmledgerError as error:
+            if error.data.get("error") not in STALE or attempt == TRIES - 1:
+                raise
+    for _ in range(FOLLOW_LOOKS):
+        head = service.get("/v1/status")["head"]
+        if head and head["number"] >= receipt.block:
+            break
+        time.sleep(FOLLOW_PAUSE)
+    return receipt
+
+
 def _decide(
     desk: Desk, product: str, version: str, names: list[str], action: str, as_json: bool
 ) -> None:
-    from protocol.ids import Address, ProductId
+    from protocol.ids import ProductId
     from protocol.ledger import StateWord
-    from protocol.records import Action, Decision, Ledger
-    from registry.approvals import gather
-    from registry.clock import SystemClock
+    from protocol.records import Action
 
-    accounts = [desk.keyring.account(name) for name in names]
+    accounts, chosen = [desk.keyring.account(name) for name in names], Action[action]
     with desk.service(operator=True) as service:
-        status = service.get("/v1/status")
-        ledger = Ledger(int(status["chain_id"]), Address.parse(status["contract"]))
         record, release, product_id = _records(service, product, version)
-        chosen = Action[action]
         halts = StateWord.unpack(release.state.word).halts
-        decision = Decision(
-            product_id=product_id,
-            release_id=release.release_id,
-            action=int(chosen),
-            nonce=halts if chosen is Action.RESUME else 0,
-            epoch=record.governance.epoch,
-            valid_until=SystemClock().now() + DECISION_SECONDS,
-        )
-        digest = ledger.digest(decision)
-        approvals = gather(digest, decision.valid_until, [a.sign(digest) for a in accounts])
-        body = {
-            "action": int(chosen),
-            "release_id": release.release_id,
-            "approvals": approvals.to_json(),
-        }
-        queued = service.post(f"/v1/products/{ProductId(product_id)}/decisions", body)
-        done = service.settled(queued["tx"], SETTLE_SECONDS)
+        nonce = halts if chosen is Action.RESUME else 0
+        which = ProductId(product_id)
+        done = decide(service, accounts, which, record, chosen, release.release_id, nonce)
         found = release_shown(service, product, version)
     document = {**found, "tx": done["tx"], "gas": done["gas_used"], "block": done["block"]}
     lines = [
@@ -164,6 +164,33 @@ def _decide(
         f"tx {done['tx']}, {done['gas_used']} gas, block {done['block']}",
     ]
     answer(document, lines, as_json)
+
+
+def decide(
+    service: Service,
+    accounts: list[Account],
+    product: ProductId,
+    record: Product,
+    action: Action,
+    release: int,
+    nonce: int,
+) -> Any:
+    """What these accounts decide, signed, sent by the registry's account and settled."""
+    from protocol.ids import Address
+    from protocol.records import Decision, Ledger
+    from registry.approvals import gather
+    from registry.clock import SystemClock
+
+    status = service.get("/v1/status")
+    ledger = Ledger(int(status["chain_id"]), Address.parse(status["contract"]))
+    # By the later of two clocks: the ledger compares it with the time of its own blocks.
+    until = max(SystemClock().now(), status["head"]["timestamp"]) + DECISION_SECONDS
+    epoch = record.governance.epoch
+    digest = ledger.digest(Decision(product, release, int(action), nonce, epoch, until))
+    approvals = gather(digest, until, [account.sign(digest) for account in accounts])
+    body = {"action": int(action), "release_id": release, "approvals": approvals.to_json()}
+    queued = service.post(f"/v1/products/{product}/decisions", body)
+    return service.settled(queued["tx"], SETTLE_SECONDS)
 
 
 def _records(service: Service, product: str, version: str) -> tuple[Product, Release, bytes]:
@@ -184,16 +211,6 @@ def _records(service: Service, product: str, version: str) -> tuple[Product, Rel
         ),
         ProductId.parse(found["id"]),
     )
-
-
-def _once_followed(service: Service, product: str, version: str, block: int) -> Any:
-    """The release once the registry has followed ``block``, or as it is after a while."""
-    for _ in range(50):
-        head = service.get("/v1/status")["head"]
-        if head and head["number"] >= block:
-            break
-        time.sleep(0.2)
-    return release_shown(service, product, version)
 
 
 def release_shown(service: Service, product: str, version: str) -> Any:

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from protocol.errors import Misuse
-from registry.commands.desk import SETTLE_SECONDS, Json, answer, desk_of, say
+from registry.commands import governance, propose, recovery
+from registry.commands.desk import SETTLE_SECONDS, Json, answer, desk_of
+from registry.commands.shown import moment, pending, roles
 from registry.commands.values import parse_halt_rule, parse_hardware
 from registry.rollout import parse_duration
 
 if TYPE_CHECKING:
-    from protocol.records import Governance
     from registry.keys import Keyring, ProductKeys
 
-# How a device would ask that has everything: the answer proves where the ledger is.
-NOBODY = f"device={'0' * 64}&version={2**64 - 1}&counter={2**32 - 1}&hardware=0"
-
 app = typer.Typer(no_args_is_help=True, help="Products: approvers, keys, devices.")
+for _act in (
+    *(recovery.trust, recovery.reanchor, propose.propose),
+    *(governance.cancel, governance.pause, governance.unpause),
+):
+    app.command()(_act)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The product's name.")]
 
@@ -106,7 +108,7 @@ def create(
         "gas": done["gas_used"],
         "governance": rules.to_json(),
     }
-    lines = [f"product {name} created: {keys.product}", *_people(keyring, rules), _cost(done)]
+    lines = [f"product {name} created: {keys.product}", *roles(keyring, rules), _cost(done)]
     answer(document, lines, as_json)
 
 
@@ -122,13 +124,14 @@ def show(context: typer.Context, name: Name, as_json: Json = False) -> None:
     head = record.head
     lines = [
         f"product    {found['name']} {found['id']}",
-        *_people(desk.keyring, record.governance),
+        *roles(desk.keyring, record.governance),
         f"newest     release {head.latest_release}, security counter {head.security_counter}",
         f"fleet      {found['fleet']['size'] if found['fleet'] else 0} devices on the ledger, "
         f"{found['enrolled']} enrolled here",
     ]
     if head.paused_at:
-        lines.append(f"PAUSED     since {head.paused_at}")
+        lines.append(f"PAUSED     since {moment(head.paused_at)}")
+    lines += pending(desk.keyring, found, record.governance)
     answer(found, lines, as_json)
 
 
@@ -145,57 +148,34 @@ def list_products(context: typer.Context, as_json: Json = False) -> None:
 def keys(context: typer.Context, name: Name, as_json: Json = False) -> None:
     """Show the public side of a product's keys, and where the private ones lie."""
     from protocol.cose import public_key_to_bytes
+    from registry import signing_keys
 
     keyring = desk_of(context).keyring
     held = keyring.product(name)
     accounts = {n: str(keyring.account(n).address) for n in keyring.account_names()}
+    signing = signing_keys.held(keyring.folder, held)
     document = {
         "product": name,
         "id": str(held.product),
-        "signing_key": {
-            "id": str(held.signer.public.id),
-            "public": public_key_to_bytes(held.signer.public).hex(),
-        },
+        "signing_keys": [
+            {
+                "number": key.number,
+                "id": str(key.id),
+                "public": public_key_to_bytes(key.signer.public).hex(),
+            }
+            for key in signing
+        ],
         "class_keys": [{"epoch": key.epoch, "kid": key.kid.hex()} for key in held.class_keys],
         "accounts": accounts,
         "folder": str(keyring.folder),
     }
     lines = [
-        f"signing key  {held.signer.public.id} (Ed25519)",
+        *[f"signing key  {key.number}: {key.id} (Ed25519)" for key in signing],
         *[f"class key    epoch {key.epoch}, kid {key.kid.hex()}" for key in held.class_keys],
         *[f"account      {address} {account}" for account, address in accounts.items()],
         f"private keys are under {keyring.folder}",
     ]
     answer(document, lines, as_json)
-
-
-@app.command()
-def trust(
-    context: typer.Context,
-    name: Name,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Where to write it.")],
-    as_json: Json = False,
-) -> None:
-    """Write what devices are provisioned with: a public trust file, and its class keys (0600)."""
-    from protocol.bundle import MAX_BUNDLE_BYTES
-    from protocol.records import ACTIVE_KEY, Product
-    from registry.provisioning import class_key_file, shown_height, trust_file, write_trust
-
-    desk = desk_of(context)
-    held = desk.keyring.product(name)
-    with desk.service() as service:
-        status, found = service.get("/v1/status"), service.get(f"/v1/products/{held.product}")
-        shown = service.get_bytes(f"/v1/products/{held.product}/bundle?{NOBODY}", MAX_BUNDLE_BYTES)
-    record = Product.from_json(found["record"])
-    active = [key.key_id for key in record.governance.keys if key.valid_through == ACTIVE_KEY]
-    document = trust_file(held, status, active, service.url)
-    document = replace(document, min_height=shown_height(shown, document))
-    secret = write_trust(output, document, class_key_file(held))
-    if document.embedded:
-        say("this trust file is for an embedded ledger: production devices refuse it")
-    lines = [f"trust file  {output} (public)", f"class keys  {secret} (secret, 0600)"]
-    files = {"trust": str(output), "class_keys": str(secret), "min_height": document.min_height}
-    answer(files, lines, as_json)
 
 
 @app.command()
@@ -275,25 +255,6 @@ def _accounts(keyring: Keyring, text: str, role: str) -> tuple[bytes, ...]:
             )
         found.add(account)
     return tuple(sorted(found))
-
-
-def _people(keyring: Keyring, rules: Governance) -> list[str]:
-    names = {keyring.account(name).address: name for name in keyring.account_names()}
-
-    def listed(accounts: tuple[bytes, ...]) -> str:
-        return ", ".join(names.get(a, "0x" + a.hex()) for a in accounts)  # type: ignore[call-overload]
-
-    rule = rules.halt_rule
-    halting = (
-        f"at {rule.min_failures} failures above {rule.max_failure_bps / 100:g}%"
-        if rule.min_failures
-        else "never"
-    )
-    return [
-        f"approvers  {rules.threshold} of {len(rules.approvers)}: {listed(rules.approvers)}",
-        f"guardians  {listed(rules.guardians) or 'the approvers'}",
-        f"halts      by itself {halting}",
-    ]
 
 
 def _cost(done: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -45,15 +46,27 @@ def build(
     require_attestation: Annotated[
         list[int] | None, typer.Option(min=0, max=7, help="Kinds of attestation it needs.")
     ] = None,
+    signing_key: Annotated[
+        str | None, typer.Option(metavar="KEY", help="Its id or number, if not the newest active.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Encrypt and sign a firmware image: FILE.suit, FILE.bin and FILE.json."""
-    from registry import intake
+    from protocol.records import Governance
+    from registry import intake, signing_keys
     from registry import rollout as syntax
 
     desk = desk_of(context)
-    keys = desk.keyring.product(product)
-    plan = syntax.parse(rollout, _fleet_size(desk, product) if "," in rollout else None)
+    keys, known = desk.keyring.product(product), _known(desk, product)
+    signer = signing_keys.chosen(
+        desk.keyring.folder,
+        keys,
+        signing_key,
+        Governance.from_json(known["record"]["governance"]) if known else None,
+    )
+    keys = replace(keys, signing_secret=signer.secret)
+    fleet = int(known["enrolled"]) if known and "," in rollout else None
+    plan = syntax.parse(rollout, fleet)
     for warning in plan.warnings:
         say(f"warning: {warning}")
     conditions = intake.Conditions(
@@ -203,13 +216,13 @@ def _check_ledger(draft: Draft, service: Service) -> None:
         )
 
 
-def _fleet_size(desk: Desk, product: str) -> int | None:
-    """Devices enrolled, if the registry can be asked right now."""
+def _known(desk: Desk, product: str) -> Any:
+    """The product as the registry has it, if it can be asked right now."""
     from registry.client import Service, find
 
     try:
         with Service(find(desk.directory, 0, lambda _text: None)) as service:
-            return int(service.get(f"/v1/products/{product}")["enrolled"])
+            return service.get(f"/v1/products/{product}")
     except FirmledgerError:
         return None
 

@@ -133,6 +133,13 @@ class NewDecision(Strict):
     approvals: ApprovalsModel
 
 
+class NewAmendment(Strict):
+    """A change of governance that M of N signed, until ``approvals.valid_until``."""
+
+    next: GovernanceModel
+    approvals: ApprovalsModel
+
+
 class Poll(Strict):
     """What a device says of itself when it asks; numbers in decimal."""
 
@@ -142,7 +149,7 @@ class Poll(Strict):
     version: Annotated[int, Field(ge=0, lt=1 << 64)]
     counter: Annotated[int, Field(ge=0, lt=1 << 32)]
     hardware: Annotated[int, Field(ge=0, lt=1 << 32)]
-    height: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
+    height: Annotated[int, Field(ge=0, lt=1 << 63)] | None = None
     wait: Annotated[int, Field(ge=0, le=55)] = 0
 
 

@@ -34,13 +34,14 @@ def status(registry: Here) -> dict[str, Any]:
 @routes.get("/products", response_model=models.ProductList)
 def products(registry: Here) -> dict[str, Any]:
     """All products of the ledger that this registry follows."""
-    return {"products": [views.product_view(registry, p) for p in registry.catalogue.products()]}
+    found = registry.catalogue.products(now=registry.now())
+    return {"products": [views.product_view(registry, entry) for entry in found]}
 
 
 @routes.get("/products/{product}", response_model=models.ProductView)
 def product(registry: Here, product: ThisProduct) -> dict[str, Any]:
     """One product, by id or name."""
-    return views.product_view(registry, registry.catalogue.product(product))
+    return views.product_view(registry, registry.product(product))
 
 
 @routes.get("/products/{product}/releases", response_model=models.ReleaseList)

@@ -18,7 +18,7 @@ from protocol.errors import Unreachable
 from protocol.ids import Digest, Hash
 from protocol.records import Governance, Terms
 from registry.approvals import Approvals
-from registry.intents import Decide
+from registry.intents import Amend, Decide
 from registry.queue import Row, Status
 from registry.web import models, views
 from registry.web.requests import Here, Operator, ThisProduct
@@ -82,6 +82,15 @@ def decide(registry: Here, product: ThisProduct, asked: models.NewDecision) -> d
     """Queues what M of N decided: to resume, supersede or revoke a release, or to unpause."""
     approvals = Approvals.from_json(asked.approvals.model_dump())
     row = registry.decide(Decide(asked.action, product, asked.release_id, approvals))
+    return {"product": str(product), "tx": row}
+
+
+@routes.post("/products/{product}/amendments", status_code=202, response_model=models.QueuedView)
+def amend(registry: Here, product: ThisProduct, asked: models.NewAmendment) -> dict[str, Any]:
+    """Queues a change of governance; one that loosens takes effect after the governance delay."""
+    coming = Governance.from_json(asked.next.model_dump())
+    approvals = Approvals.from_json(asked.approvals.model_dump())
+    row = registry.amend(Amend(product, coming, approvals))
     return {"product": str(product), "tx": row}
 
 

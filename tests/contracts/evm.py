@@ -1,7 +1,9 @@
-"""The contract on py-evm: sends acts at chosen times, and gives back records, events and refusals.
+"""The contract on a chain: sends acts at chosen times, gives back records, events and refusals.
 
-`Evm` is a bare chain with one contract on it; `LedgerBox` speaks `protocol.records` to it. Keys are
-made from names (`key("alice")`): they are test vectors.
+`Chain` is what a ledger needs of a chain; it has two drivers, `Evm` here (py-evm in this process,
+set up by eth-tester) and `tests.contracts.anvil.Anvil` (revm in a process of its own). `LedgerBox`
+deploys the contract on either and speaks `protocol.records` to it. Keys are made from names
+(`key("alice")`): they are test vectors.
 
 It judges nothing: what must hold is for the tests to say.
 """
@@ -9,14 +11,18 @@ It judges nothing: what must hold is for the tests to say.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import rlp
 from coincurve import PrivateKey
+from eth.rlp.accounts import Account as StoredAccount
 from eth.vm.spoof import SpoofTransaction
 from eth_account import Account
 from eth_tester.backends.pyevm.main import PyEVMBackend
+from trie import HexaryTrie
 from web3 import Web3
 from web3.contract import Contract
 
@@ -28,9 +34,13 @@ from protocol.records import Ledger, Record
 ARTIFACT = json.loads(
     (Path(__file__).parents[2] / "contracts" / "artifacts" / "ReleaseLedger.json").read_text()
 )
+FUNCTIONS = {e["name"]: e for e in ARTIFACT["abi"] if e["type"] == "function"}
+CODEC = Web3().codec
+DECODER: Contract = Web3().eth.contract(abi=ARTIFACT["abi"])  # type: ignore[assignment]
 GENESIS = 1_700_000_000
 GAS = 10_000_000
 FEE = 10**10
+RICH = 10**24
 
 
 def key(name: str) -> bytes:
@@ -57,14 +67,27 @@ class Refusal:
 
 
 @dataclass(frozen=True)
+class Log:
+    """What a transaction emitted, as it stands in its receipt."""
+
+    topics: tuple[bytes, ...]
+    data: bytes
+
+
+@dataclass(frozen=True)
 class Outcome:
-    """What a transaction did: the refusal, or its events; whole gas used, refunds included."""
+    """What a transaction did: the refusal, or its logs; whole gas used, refunds included."""
 
     time: int
     gas: int
     refusal: Refusal | None = None
-    events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     returned: bytes = b""
+    logs: tuple[Log, ...] = ()
+
+    @cached_property
+    def events(self) -> list[tuple[str, dict[str, Any]]]:
+        """The logs, decoded: name and arguments."""
+        return [_decoded(log) for log in self.logs]
 
     def event(self, name: str) -> dict[str, Any]:
         """The arguments of the one event of this name."""
@@ -72,8 +95,45 @@ class Outcome:
         return found
 
 
+# -- chains ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Executed:
+    """What an EVM made of a message: its return or revert data; for a transaction, its receipt."""
+
+    failed: bool
+    output: bytes
+    gas: int = 0
+    logs: tuple[Log, ...] = ()
+    created: bytes = b""
+
+
+class Chain(Protocol):
+    """A chain under Prague rules whose blocks come when they are told to."""
+
+    chain_id: int
+    now: int
+    """Time of the newest block; it may be set ahead."""
+
+    def send(self, raw: bytes, time: int) -> Executed:
+        """Executes a signed transaction, alone in a block of ``time``, later than the last."""
+
+    def call(self, sender: bytes, to: bytes, data: bytes, time: int) -> Executed:
+        """Executes on the newest state, at ``time``, and keeps nothing."""
+
+    def storage(self, account: bytes, place: int) -> bytes:
+        """A storage word of the newest state."""
+
+    def storage_root(self, account: bytes) -> bytes:
+        """The root over all storage of an account: it shows words that nobody asked for."""
+
+    def code(self, account: bytes) -> bytes:
+        """The code of an account."""
+
+
 class Evm:
-    """A py-evm chain (Prague rules) that takes one transaction a block, at the times it is told."""
+    """A `Chain` on py-evm, which eth-tester's backend sets up; it lives in this process."""
 
     def __init__(self, names: tuple[str, ...]) -> None:
         parameters = PyEVMBackend.generate_genesis_params({"timestamp": GENESIS})
@@ -82,115 +142,107 @@ class Evm:
         self.chain = self._backend.chain
         self.chain_id = int(self.chain.chain_id)
         self.now = GENESIS
-        self._nonces = dict.fromkeys(names, 0)
 
-    def send(self, sender: str, to: bytes | None, data: bytes, time: int | None = None) -> Any:
-        """Executes and mines; returns (receipt, computation). ``time`` must exceed the last one."""
-        self.now = self.now + 1 if time is None else time
-        transaction = {
-            "nonce": self._nonces[sender],
-            "gas": GAS,
-            "gasPrice": FEE,
-            "to": b"" if to is None else bytes(to),
-            "value": 0,
-            "data": data,
-            "chainId": self.chain_id,
-        }
-        raw = Account.sign_transaction(transaction, key(sender)).raw_transaction
-        self._nonces[sender] += 1
-        self.chain.header = self.chain.header.copy(timestamp=self.now)
+    def send(self, raw: bytes, time: int) -> Executed:
+        """Executes and mines."""
+        self.now = time
+        self.chain.header = self.chain.header.copy(timestamp=time)
         decoded = self.chain.get_vm().get_transaction_builder().decode(raw)
         _, receipt, computation = self.chain.apply_transaction(decoded)
         self._backend.mine_blocks(1)
-        return receipt, computation
+        logs = tuple(
+            Log(tuple(t.to_bytes(32, "big") for t in log.topics), bytes(log.data))
+            for log in receipt.logs
+        )
+        created = bytes(computation.msg.storage_address) if computation.msg.is_create else b""
+        failed, output = bool(computation.is_error), bytes(computation.output)
+        return Executed(failed, output, int(receipt.gas_used), logs, created)
 
-    def call(self, to: bytes, data: bytes, time: int | None = None) -> Any:
-        """Executes at ``time`` (default: a second from now) and keeps nothing."""
-        header = self.chain.header.copy(timestamp=self.now + 1 if time is None else time)
-        state = self.chain.get_vm(header).state
-        sender = next(iter(self._nonces))
-        unsigned = (
-            self.chain.get_vm(header)
-            .get_transaction_builder()
-            .create_unsigned_transaction(
-                nonce=self._nonces[sender], gas_price=FEE, gas=GAS, to=bytes(to), value=0, data=data
-            )
+    def call(self, sender: bytes, to: bytes, data: bytes, time: int) -> Executed:
+        """Executes on a copy of the head's header."""
+        vm = self.chain.get_vm(self.chain.header.copy(timestamp=time))
+        unsigned = vm.get_transaction_builder().create_unsigned_transaction(
+            nonce=vm.state.get_nonce(sender), gas_price=FEE, gas=GAS, to=to, value=0, data=data
         )
-        snapshot = state.snapshot()
-        computation = state.apply_transaction(
-            SpoofTransaction(unsigned, from_=bytes(address(sender)))
-        )
-        state.revert(snapshot)
-        return computation
+        snapshot = vm.state.snapshot()
+        computation = vm.state.apply_transaction(SpoofTransaction(unsigned, from_=sender))
+        vm.state.revert(snapshot)
+        return Executed(bool(computation.is_error), bytes(computation.output))
+
+    def storage(self, account: bytes, place: int) -> bytes:
+        """By the backend."""
+        return int(self._backend.get_storage(account, place)).to_bytes(32, "big")
+
+    def storage_root(self, account: bytes) -> bytes:
+        """Out of the state trie."""
+        head = self.chain.get_canonical_head()
+        leaf = HexaryTrie(self.chain.chaindb.db, head.state_root).get(keccak256(account))
+        return bytes(rlp.decode(leaf, StoredAccount).storage_root)
 
     def code(self, account: bytes) -> bytes:
-        """The code of an account."""
+        """By the backend."""
         return bytes(self._backend.get_code(account))
-
-    def storage(self, account: bytes, slot: int) -> bytes:
-        """A storage word of the newest state."""
-        return int(self._backend.get_storage(account, slot)).to_bytes(32, "big")
 
 
 def _rich() -> dict[str, Any]:
-    return {"balance": 10**24, "code": b"", "nonce": 0, "storage": {}}
+    return {"balance": RICH, "code": b"", "nonce": 0, "storage": {}}
+
+
+# -- the ledger on one -----------------------------------------------------------------------------
 
 
 class LedgerBox:
     """A deployed ledger, addressed with records."""
 
-    def __init__(self, *names: str) -> None:
-        self.evm = Evm(names)
-        self.abi: Contract = Web3().eth.contract(abi=ARTIFACT["abi"])  # type: ignore[assignment]
-        code = bytes.fromhex(ARTIFACT["bytecode"][2:])
-        receipt, computation = self.evm.send(names[0], None, code)
-        if computation.is_error:
-            raise AssertionError(f"not deployed: {computation.error}")
-        self.deploy_gas = int(receipt.gas_used)
-        self.contract = Address(computation.msg.storage_address)
+    def __init__(self, *names: str, chain: Chain | None = None) -> None:
+        self.evm: Chain = Evm(names) if chain is None else chain
+        self._nonces = dict.fromkeys(names, 0)
+        self._reader = bytes(address(names[0]))
+        deployed = self._send(names[0], b"", bytes.fromhex(ARTIFACT["bytecode"][2:]), None)
+        if deployed.failed:
+            raise AssertionError(f"not deployed: {deployed.output.hex()}")
+        self.deploy_gas = deployed.gas
+        self.contract = Address(deployed.created)
         self.ledger = Ledger(self.evm.chain_id, self.contract)
 
     # -- acts and reads ---------------------------------------------------------------------------
 
     def act(self, sender: str, function: str, *args: Any, time: int | None = None) -> Outcome:
         """Sends a transaction; a refusal is an outcome like any other."""
-        receipt, computation = self.evm.send(
-            sender, self.contract, self.encode(function, args), time
-        )
-        gas = int(receipt.gas_used)
-        if computation.is_error:
-            return Outcome(self.evm.now, gas, refusal(computation.output))
-        events = [self._event(log) for log in receipt.logs]
-        return Outcome(self.evm.now, gas, None, events, bytes(computation.output))
+        done = self._send(sender, self.contract, self.encode(function, args), time)
+        if done.failed:
+            return Outcome(self.evm.now, done.gas, refusal(done.output))
+        return Outcome(self.evm.now, done.gas, None, done.output, done.logs)
 
     def read(self, function: str, *args: Any, time: int | None = None) -> Any:
-        """Calls a view; returns its decoded value(s), or the `Refusal`."""
-        computation = self.evm.call(self.contract, self.encode(function, args), time)
-        if computation.is_error:
-            return refusal(computation.output)
-        (entry,) = [e for e in ARTIFACT["abi"] if e.get("name") == function]
-        types = [o["type"] for o in entry["outputs"]]
-        values = Web3().codec.decode(types, computation.output)
+        """Calls a view, a second from now if not told otherwise; its value(s), or the `Refusal`."""
+        time = self.evm.now + 1 if time is None else time
+        done = self.evm.call(self._reader, self.contract, self.encode(function, args), time)
+        if done.failed:
+            return refusal(done.output)
+        types = [abi_type(o) for o in FUNCTIONS[function]["outputs"]]
+        values = CODEC.decode(types, done.output)
         return values[0] if len(values) == 1 else values
+
+    def _send(self, sender: str, to: bytes, data: bytes, time: int | None) -> Executed:
+        transaction = {
+            "nonce": self._nonces[sender],
+            "gas": GAS,
+            "gasPrice": FEE,
+            "to": bytes(to),
+            "value": 0,
+            "data": data,
+            "chainId": self.evm.chain_id,
+        }
+        raw = Account.sign_transaction(transaction, key(sender)).raw_transaction
+        self._nonces[sender] += 1
+        return self.evm.send(bytes(raw), self.evm.now + 1 if time is None else time)
 
     def encode(self, function: str, args: tuple[Any, ...]) -> bytes:
         """Calldata; records are turned into tuples."""
         plain = [a.to_abi() if isinstance(a, Record) else a for a in args]
-        return bytes.fromhex(self.abi.encode_abi(function, plain)[2:])
-
-    def _event(self, log: Any) -> tuple[str, dict[str, Any]]:
-        (name,) = [n for n, t in _abi.TOPICS.items() if int.from_bytes(t, "big") == log.topics[0]]
-        entry = {
-            "address": "0x" + log.address.hex(),
-            "topics": [t.to_bytes(32, "big") for t in log.topics],
-            "data": log.data,
-            "blockNumber": 0,
-            "transactionHash": bytes(32),
-            "transactionIndex": 0,
-            "blockHash": bytes(32),
-            "logIndex": 0,
-        }
-        return name, dict(self.abi.events[name]().process_log(entry)["args"])
+        types = [abi_type(i) for i in FUNCTIONS[function]["inputs"]]
+        return _abi.SELECTORS[function] + CODEC.encode(types, plain)
 
     # -- approvals --------------------------------------------------------------------------------
 
@@ -235,4 +287,27 @@ def refusal(output: bytes) -> Refusal:
     if known is None:
         return Refusal("", (bytes(output),))
     name, fields = known
-    return Refusal(name, tuple(Web3().codec.decode([t for _, t in fields], output[4:])))
+    return Refusal(name, tuple(CODEC.decode([t for _, t in fields], output[4:])))
+
+
+def abi_type(declared: dict[str, Any]) -> str:
+    """The type of a parameter as an ABI encoder takes it: records as tuples of their members."""
+    if not declared["type"].startswith("tuple"):
+        return str(declared["type"])
+    members = ",".join(abi_type(c) for c in declared["components"])
+    return f"({members}){declared['type'].removeprefix('tuple')}"
+
+
+def _decoded(log: Log) -> tuple[str, dict[str, Any]]:
+    (name,) = [n for n, t in _abi.TOPICS.items() if t == log.topics[0]]
+    entry = {
+        "address": "0x" + bytes(20).hex(),
+        "topics": log.topics,
+        "data": log.data,
+        "blockNumber": 0,
+        "transactionHash": bytes(32),
+        "transactionIndex": 0,
+        "blockHash": bytes(32),
+        "logIndex": 0,
+    }
+    return name, dict(DECODER.events[name]().process_log(entry)["args"])

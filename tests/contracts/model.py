@@ -93,6 +93,7 @@ class Model:
         self.fleets: dict[bytes, tuple[bytes, int, int]] = {}
         self.approved: set[tuple[bytes, bytes]] = set()
         self.withdrawn: set[tuple[bytes, bytes]] = set()
+        self.signers: list[bytes] = []  # whose approvals the last act was taken with
 
     # -- words ------------------------------------------------------------------------------------
 
@@ -155,6 +156,7 @@ class Model:
             if signer <= previous:
                 raise Refused("SignersNotAscending", previous, signer)
             signers.append(signer)
+        self.signers = signers
         return signers
 
     def _decided(
@@ -172,7 +174,7 @@ class Model:
 
     # -- products ---------------------------------------------------------------------------------
 
-    def create_product(self, sender: Address, now: int, salt: bytes, g: Governance) -> None:
+    def create_product(self, sender: Address, now: int, salt: bytes, g: Governance) -> bytes:
         """createProduct."""
         pid = product_id(sender, salt)
         if pid in self.products:
@@ -181,6 +183,7 @@ class Model:
             raise Refused("EpochMismatch", 1, g.epoch)
         require_well_formed(g)
         self.products[pid] = Governed(g)
+        return pid
 
     def amend(
         self,
@@ -277,7 +280,7 @@ class Model:
 
     def publish(
         self, sender: Address, now: int, product: Product, terms: Terms, given: Approvals
-    ) -> None:
+    ) -> bytes:
         """publish."""
         pid = terms.product_id
         kept = self._product(pid, product, now)
@@ -304,6 +307,7 @@ class Model:
             version=terms.version,
             security_counter=terms.security_counter,
         )
+        return release_id.to_bytes(32, "big")
 
     def halt(
         self, sender: Address, now: int, pid: bytes, product: Product, release: Release, why: str

@@ -24,19 +24,20 @@ from protocol.records import (
     product_id,
 )
 from tests.contracts.evm import address, addresses, compact
+from tests.contracts.instep import InStep, node  # noqa: F401  a fixture
 from tests.contracts.vectors import DAY, governance, terms, word
-from tests.test_ledger_model import FAR, Differential
 
+FAR = 2**40
 SALT = bytes(32)
 
 
-class Flow(Differential):
-    """The machine of the differential test, walked by hand."""
+class Flow(InStep):
+    """Model and contract in step, walked by hand."""
 
     def __init__(self) -> None:
         super().__init__()
         self.pid = product_id(address("alice"), SALT)
-        self.create(governance(), SALT, "alice")
+        self.accepted("alice", "createProduct", SALT, governance())
 
     @property
     def product(self) -> Product:
@@ -56,16 +57,16 @@ class Flow(Differential):
         return StateWord.unpack(self.release().state.word).status
 
     def accepted(self, sender: str, function: str, *args: Any) -> None:
-        """An act that must be taken, by both."""
+        """An act that must be taken, by all."""
         self.do(sender, function, *args)
         assert self.last_refusal is None, self.last_refusal
-        self.words_match()
+        self.compare_words()
 
     def refused(self, error: str, sender: str, function: str, *args: Any) -> None:
-        """An act that must be refused, by both, with this error."""
+        """An act that must be refused, by all, with this error."""
         self.do(sender, function, *args)
         assert self.last_refusal is not None and self.last_refusal.name == error
-        self.words_match()
+        self.compare_words()
 
     def signed(self, message: Record, *names: str) -> Any:
         return self.box.approvals(message, *names)
@@ -112,7 +113,7 @@ def test_a_canary_then_everybody(flow: Flow) -> None:
         flow.wait = seconds
         for device, reason in zip((early, late), expected, strict=True):
             args = (flow.product, kept.terms, 1, kept.state, device)
-            assert flow.box.read("eligible", *args, time=flow.now) == reason
+            flow.compare_reads(reason, "eligible", *args)
             assert flow.model.eligible(address("owner"), flow.now, *args) == reason
 
 
@@ -207,7 +208,7 @@ def test_everything_works_under_the_largest_governance(flow: Flow) -> None:
         release_delay=0,
         governance_delay=DAY,
     )
-    flow.create(full, b"\1" * 32, "alice")
+    flow.accepted("alice", "createProduct", b"\1" * 32, full)
     flow.pid = product_id(address("alice"), b"\1" * 32)
     flow.publish(flow.terms(product_id=flow.pid), "alice", "bob", "carol")
     flow.accepted("guard", "halt", flow.pid, flow.product, flow.release(), "x" * 256)

@@ -21,6 +21,7 @@ from protocol.digests import inclusion_proof, merkle_root, sha256
 from protocol.header import encode_header
 from protocol.ids import Address
 from protocol.ledger import StateWord, Status
+from protocol.links import MAX_LINK_SEALS
 from protocol.proof import assemble
 from protocol.records import Head, Product, SigningKey
 from protocol.suit import digest_of
@@ -55,6 +56,8 @@ class Case:
     anchor: Anchor = GOOD.anchor
     height: int = 0
     time: int = 0
+    header: bytes = b""
+    """The block trusted, where one was accepted before."""
     step: int | str = "T1"
     """Where it is refused: unless told otherwise, while it is read."""
     reason: str | None = None
@@ -82,8 +85,17 @@ def with_key(story: Published, valid_through: int) -> Published:
     return replace(story, product=replace(story.product, governance=keyed))
 
 
-def link(listed: Sequence[Validator], sealers: Sequence[Validator], number: int) -> bytes:
-    return encode_header(seal(make_header(listed, number=number), sealers))
+def link(
+    listed: Sequence[Validator], sealers: Sequence[Validator], number: int, **members: int
+) -> bytes:
+    return encode_header(seal(make_header(listed, number=number, **members), sealers))
+
+
+def crowd() -> Iterator[bytes]:
+    """Links that hold, and whose seals are as many as are looked at."""
+    many = validators(64, start=200)
+    for number in range(1, 1 + MAX_LINK_SEALS // len(many)):
+        yield link(many, many, number)
 
 
 OLD, GROWN = validators(4), validators(5)
@@ -134,6 +146,18 @@ def accepted() -> Iterator[Case]:
     yield Case("a validator joined", linked(good), THEN, height=3)
     block = replace(GOOD, group=tuple(GROWN)).fresh().proof.header
     yield Case("the block itself as the link", linked(block), THEN, height=3)
+    strangers = validators(4, start=60)
+    past = [link(OLD, OLD, 2), link(strangers, strangers, 3)]
+    yield Case("links passed over", linked(*past, good), THEN, height=3)
+    now = replace(GOOD.anchor, validators=addresses(GROWN))
+    yield Case("all links passed over", linked(link(OLD, OLD, 2), good), now, height=5)
+    kept = link(OLD, OLD, 4)
+    yield Case("the block trusted as a link", linked(kept, good), THEN, height=4, header=kept)
+    rival = link(strangers, strangers, 4)
+    yield Case("strangers' block of the height trusted", linked(rival, good), THEN, height=4,
+               header=kept)  # fmt: skip
+    again = GOOD.fresh(round_number=3).proof.header
+    yield Case("the block trusted, of another round", _whole(GOOD), height=7, header=again)
 
 
 # -- refused --------------------------------------------------------------------------------------
@@ -281,10 +305,46 @@ def with_raw_key(product: Product, key: bytes) -> Product:
 
 def untimely() -> Iterator[Case]:
     """Links that lead nowhere, blocks that contradict or precede one believed: steps T4 to T7."""
-    good = link(GROWN, GROWN, 5)
+    good, strangers = link(GROWN, GROWN, 5), validators(4, start=60)
     half = sorted([*OLD[:2], *validators(3, start=40)], key=lambda v: v.address)
     for name, links, height, step, reason in (
-        ("a link at the height trusted", [good], 5, "T4", "link-order"),
+        ("a link at the height trusted leads nowhere", [good], 5, 3, "validators-changed"),
+        (
+            "a link passed over without a quorum",
+            [link(OLD, OLD[:2], 2), good],
+            3,
+            "T4",
+            "no-quorum",
+        ),
+        (
+            "a link passed over with a stranger's seal",
+            [link(OLD, [*OLD[:3], strangers[0]], 2), good],
+            3,
+            "T4",
+            "foreign-seal",
+        ),
+        (
+            "a link passed over whose seals do not ascend",
+            [link(OLD, OLD[::-1], 2), good],
+            3,
+            "T4",
+            "seal-order",
+        ),
+        (
+            "links passed over that do not ascend",
+            [link(OLD, OLD, 3), link(OLD, OLD, 2), good],
+            3,
+            "T4",
+            "link-order",
+        ),
+        (
+            "a link passed over twice",
+            [link(OLD, OLD, 2), link(OLD, OLD, 2), good],
+            3,
+            "T4",
+            "link-order",
+        ),
+        ("more seals than are looked at", [*crowd(), good], 500, "T4", "too-many-seals"),
         ("a link twice", [good, good], 3, "T4", "link-order"),
         ("a link without a quorum", [link(GROWN, OLD[:3], 5)], 3, "T4", "no-quorum"),
         ("a link that too few knew", [link(half, half, 5)], 3, "T4", "no-overlap"),
@@ -293,6 +353,21 @@ def untimely() -> Iterator[Case]:
         ("a link of the block's height", [link(GROWN, GROWN, 7)], 3, "T6", "equivocation"),
     ):
         yield Case(name, linked(*links), THEN, height=height, step=step, reason=reason)
+    kept, other = link(OLD, OLD, 4), link(OLD, OLD, 4, timestamp=NOW + 1)
+    yield Case("another block of the height trusted as a link", linked(other, good), THEN, height=4,
+               header=kept, step="T4", reason="equivocation")  # fmt: skip
+    second = link(GROWN, GROWN, 5, timestamp=NOW + 1)
+    yield Case("two links of one height", linked(good, second), THEN, height=3, step="T4",
+               reason="equivocation")  # fmt: skip
+    rival = GOOD.with_status(Status.HALTED).fresh()
+    yield Case("another block of the height trusted", _whole(GOOD), height=7,
+               header=rival.proof.header, step="T6", reason="equivocation")  # fmt: skip
+    broken = replace(GOOD.fresh(), product=with_key(GOOD, 7).product)
+    yield Case("the same, its records wrong as well", Bundle(broken, GOOD.static).encode(),
+               height=7, header=rival.proof.header, step="T6", reason="equivocation")  # fmt: skip
+    few = Bundle(GOOD.fresh(sealed_by=GOOD.group[:2]), GOOD.static).encode()
+    yield Case("the same without a quorum", few, height=7, header=rival.proof.header, step=3,
+               reason="no-quorum")  # fmt: skip
     old, early = "below-trusted-height", "time-falls"
     yield Case("below the height trusted", _whole(GOOD), height=8, step="T5", reason=old)
     yield Case("before the time trusted", _whole(GOOD), time=NOW + 1, step="T7", reason=early)
@@ -344,6 +419,7 @@ def _pinned(case: Case) -> dict[str, Any]:
         "validators": [one.hex() for one in anchor.validators],
         "height": case.height,
         "time": case.time,
+        "header": case.header.hex(),
     }
 
 
@@ -357,7 +433,7 @@ def _outcome(case: Case) -> dict[str, Any]:
     """What an accepted bundle shows; read by the product, compared with other readers by tests."""
     read = Bundle.decode(case.data)
     anchor = case.anchor
-    if read.fresh.links:
+    if read.fresh.links:  # of the accepted, all lead to the grown set
         anchor = replace(anchor, validators=addresses(GROWN))
     view = bundle.prove(read.fresh, anchor)
     shown: dict[str, Any] = {

@@ -27,7 +27,8 @@ def pinned(name: str, row: dict[str, Any]) -> tuple[Anchor, TrustState]:
     validators = tuple(Address.parse(one) for one in said["validators"])
     ledger = Ledger(said["chain_id"], Address.parse(said["contract"]))
     product, code = ProductId.parse(said["product"]), Hash.parse(said["code_hash"])
-    state = TrustState(said["height"], said["time"], b"", validators)
+    header = bytes.fromhex(said["header"])
+    state = TrustState(said["height"], said["time"], header, validators)
     return Anchor(ledger, product, code, validators), state
 
 

@@ -19,6 +19,7 @@ from protocol.digests import keccak256
 from protocol.errors import FirmledgerError, Malformed, Misuse, Untrusted
 from protocol.header import (
     MAX_FIELDS,
+    MAX_ITEMS,
     MAX_VALIDATORS,
     Extra,
     Field,
@@ -143,7 +144,7 @@ def remade(at: Field, value: object) -> bytes:
         rlp.encode(list(make_header(validators(1)).fields[:14])),
         rlp.encode([*make_header(validators(1)).fields, *[b""] * (MAX_FIELDS - 14)]),
         rlp.encode([*make_header(validators(1)).fields, bytes(8192)]),
-        rlp.encode([*make_header(validators(1)).fields, [b""] * 1024]),
+        rlp.encode([*make_header(validators(1)).fields, [b""] * 256]),
         encode_header(make_header(validators(1))) + b"\0",
         encode_header(make_header(validators(1)))[:-1],
     ],
@@ -203,9 +204,10 @@ def test_opaque_fields_are_counted_and_their_depth_is_bounded() -> None:
     for _ in range(6):
         deep = [deep]
     known = make_header(group).fields
-    for more in ([b""] * (MAX_FIELDS - 15), [deep]):
+    room = MAX_ITEMS - 1 - len(known) - 1  # beside the header itself, its fields and one list
+    for more in ([b""] * (MAX_FIELDS - 15), [deep], [[b""] * room]):
         assert list(parse_header(rlp.encode([*known, *more])).fields[15:]) == more
-    for more in ([b""] * (MAX_FIELDS - 14), [[deep]]):
+    for more in ([b""] * (MAX_FIELDS - 14), [[deep]], [[b""] * (room + 1)]):
         with pytest.raises(Malformed):
             parse_header(rlp.encode([*known, *more]))
 

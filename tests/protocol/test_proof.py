@@ -472,7 +472,7 @@ def test_the_spec_page_states_the_limits_that_hold() -> None:
     ):
         assert phrase in page, phrase
     assert (MAX_HEADER_BYTES, MAX_NODES, MAX_VALIDATORS, MAX_SLOTS) == (8192, 128, 64, 16)
-    assert (MAX_ITEMS, MAX_FIELDS, MAX_NODE_BYTES, MAX_VALUE_BYTES) == (1024, 32, 532, 110)
+    assert (MAX_ITEMS, MAX_FIELDS, MAX_NODE_BYTES, MAX_VALUE_BYTES) == (256, 32, 532, 110)
     steps = re.findall(r"^(\d)\. \*\*([A-Z][a-z ]+)\.\*\*", page, re.MULTILINE)
     assert [int(number) for number, _ in steps] == [int(step) for step in Step]
 

@@ -180,3 +180,21 @@ def test_a_pending_change_takes_effect_by_time_alone(
     if current != pending:
         assert ledger.product_slot(product_id, after, at - 1) != slot
         assert ledger.product_slot(product_id, before, at) != slot
+
+
+GOOD = Terms(
+    *(bytes(32), 1, 1, bytes(32), bytes(32), 1, 1, 1, 0, 0, 0, 0, False, 1), (Phase(10_000),)
+)
+
+
+@pytest.mark.parametrize("member", ["version", "manifest_digest", "critical", "rollout"])
+def test_json_nested_without_end_is_malformed(member: str) -> None:
+    """Neither read nor told: what is nested deeper than a stack is not even shown."""
+    deep: list[object] = []
+    for _ in range(100_000):
+        deep = [deep]
+    document = GOOD.to_json()
+    assert Terms.from_json(document) == GOOD
+    with pytest.raises(Malformed) as caught:
+        Terms.from_json(document | {member: deep})
+    assert len(str(caught.value)) < 300

@@ -17,9 +17,10 @@ from coincurve import PrivateKey
 from protocol import cbor, cose, manifest, suit
 from protocol.bundle import Static
 from protocol.digests import keccak256
+from protocol.header import encode_header
 from protocol.proof import Proof, assemble
 from tests.protocol.published import LEDGER, MANIFEST_KEY, NOW, PRODUCT_ID, Published
-from tests.protocol.sealed import Validator, World
+from tests.protocol.sealed import Validator, World, make_header, seal
 
 LIMIT = 1 << 20
 
@@ -137,3 +138,8 @@ def sealed_later(header: bytes, time: int, group: Sequence[Validator]) -> bytes:
     fields = rlp.decode(header)
     fields[11] = time.to_bytes(5, "big").lstrip(b"\0")
     return sealed(fields, group)
+
+
+def link(listed: Sequence[Validator], sealers: Sequence[Validator], number: int = 5) -> bytes:
+    """A header that lists some and is sealed by some."""
+    return encode_header(seal(make_header(listed, number=number), sealers))

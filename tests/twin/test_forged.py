@@ -27,6 +27,7 @@ from tests.protocol import structures
 from tests.protocol.published import LEDGER, NOW, flipped, governance
 from tests.protocol.sealed import Validator, addresses, build_trie, make_header, seal, validators
 from tests.twin import forgery, verifier
+from tests.twin.forgery import link
 from tests.twin.test_twin import FRESH, GOOD, ODD, PINNED, damaged
 from tests.twin.verdicts import Pinned, Verdict, agreed, manifest_values, plain
 
@@ -218,10 +219,6 @@ def linked(*links: bytes, **members: int) -> bytes:
     return Bundle(replace(fresh, links=links), GOOD.static).encode()
 
 
-def link(listed: list[Validator], sealers: list[Validator], number: int = 5) -> bytes:
-    return encode_header(seal(make_header(listed, number=number), sealers))
-
-
 def test_links_are_followed_alike() -> None:
     good = link(GROWN, GROWN)
     assert GOOD.anchor.ledger == LEDGER
@@ -234,7 +231,7 @@ def test_links_are_followed_alike() -> None:
     for step, bad in (
         ("T5", [link(GROWN, GROWN, 8)]),  # above the block
         ("T6", [link(GROWN, GROWN, 7)]),  # another block of that height
-        ("T4", [link(GROWN, GROWN, 3)]),  # not above what is trusted
+        (3, [link(GROWN, GROWN, 3)]),  # not above what is trusted, so it leads nowhere
         ("T4", [good, good]),
         ("T4", [good, link(OLD, OLD, 5)]),
         ("T4", [link(GROWN, OLD[:3])]),
@@ -252,12 +249,50 @@ def test_links_are_followed_alike() -> None:
     assert not agreed(linked(good, timestamp=NOW), replace(THEN, time=NOW + 1)).accepted
 
 
+LATER = replace(THEN, anchor=replace(GOOD.anchor, validators=addresses(GROWN)), height=6)
+"""A device that is past the link to the grown set."""
+
+
 @settings(max_examples=80)
 @given(st.data())
 def test_spoiled_links_are_judged_alike(data: st.DataObject) -> None:
     good = link(GROWN, ascending([*OLD[:3], *JOINED]))
     bits = st.integers(0, 8 * len(good) - 1)
-    agreed(linked(data.draw(damaged(good) | bits.map(lambda bit: flipped(good, bit)))), THEN)
+    spoiled = data.draw(damaged(good) | bits.map(lambda bit: flipped(good, bit)))
+    for pinned in (THEN, LATER):
+        agreed(linked(spoiled), pinned)
+
+
+GROUPS = [OLD, GROWN, validators(4, start=60), ascending([*OLD[:3], *validators(1, start=60)])]
+
+
+@settings(max_examples=300)
+@given(st.data())
+def test_links_of_any_groups_in_any_order_are_judged_alike(data: st.DataObject) -> None:
+    """Around the height trusted, with and without a block kept, with few and with many seals."""
+    groups = st.sampled_from(GROUPS)
+    blocks = st.tuples(groups, groups, st.integers(1, 8), st.sampled_from([NOW, NOW + 1]))
+    links = [
+        encode_header(seal(make_header(listed, number=number, timestamp=time), sealers))
+        for listed, sealers, number, time in data.draw(st.lists(blocks, max_size=4))
+    ]
+    trusted, height = data.draw(groups), data.draw(st.integers(0, 7))
+    kept = b""
+    if height and data.draw(st.booleans()):
+        kept = encode_header(seal(make_header(trusted, number=height), trusted))
+    anchor = replace(GOOD.anchor, validators=addresses(trusted))
+    group = tuple(data.draw(groups))
+    fresh = replace(replace(GOOD, group=group).fresh(), links=tuple(links))
+    if data.draw(st.booleans()):
+        fresh = replace(fresh, product=Product(governance()))
+    agreed(Bundle(fresh, GOOD.static).encode(), Pinned(anchor, height, 0, kept))
+
+
+def test_too_many_seals_are_counted_alike() -> None:
+    many, far = validators(64, start=200), replace(LATER, height=20)
+    links = [link(many, many, number) for number in range(1, 9)]
+    assert agreed(linked(*links), far).step == "T5", "the block is below the device's height"
+    assert agreed(linked(*links, link(OLD, OLD, 9)), far).why == "too-many-seals"
 
 
 def test_links_with_seals_out_of_order_are_refused_alike() -> None:

@@ -25,16 +25,14 @@ from protocol.records import Device, Governance, HaltRule, Head, Phase, Product,
 from tests.protocol import samples, structures
 from tests.protocol.published import NOW, flipped, governance, key_id, make_manifest, publish
 from tests.protocol.sealed import validators
-from tests.twin import forgery, verifier
+from tests.twin import flips, forgery, verifier
+from tests.twin.flips import refused_alike
 from tests.twin.verdicts import Pinned, agreed
 
 GOOD = replace(publish(), group=tuple(validators(1)))
 FRESH = replace(GOOD.fresh(), proof=forgery.proof_of(GOOD, accounts=2))
-SMALL = Bundle(FRESH, GOOD.static).encode()
-PINNED = Pinned(GOOD.anchor)
+SMALL, PINNED = flips.small()
 LARGE_STORY = publish()
-LARGE = Bundle(LARGE_STORY.fresh(), LARGE_STORY.static).encode()
-LARGE_PINNED = Pinned(LARGE_STORY.anchor)
 ODD = st.sampled_from(
     [None, True, False, 0, 1, 2, 24, 255, 2**16, 2**32 - 1, 2**32, 2**64 - 1, -1, b"", b"\0", "",
      b"\x80", bytes(20), bytes(32), bytes(33), "0x" + "00" * 32, "0x" + "00" * 20, [], [[]], {},
@@ -42,19 +40,13 @@ ODD = st.sampled_from(
 )  # fmt: skip
 
 
-def refused_alike(data: bytes, pinned: Pinned) -> int | str | None:
-    """The step at which both refuse."""
-    verdict = agreed(data, pinned)
-    assert not verdict.accepted, data.hex()
-    return verdict.step
-
-
-def test_both_accept_the_good_bundles() -> None:
-    assert agreed(SMALL, PINNED).accepted and agreed(LARGE, LARGE_PINNED).accepted
+@pytest.mark.parametrize("name", flips.BUNDLES)
+def test_both_accept_the_good_bundles(name: str) -> None:
+    assert agreed(*flips.BUNDLES[name]()).accepted
 
 
 STRIDE = 7
-"""Of the bits below: one or two of every byte. With 1, all of them, in half a minute."""
+"""Of the bits below: one or two of every byte. `flips` by itself tries them all."""
 
 
 def test_no_bit_is_free_and_both_refuse_it_at_the_same_step() -> None:
@@ -63,10 +55,12 @@ def test_no_bit_is_free_and_both_refuse_it_at_the_same_step() -> None:
     assert {"T1", 2, 3, 5, 7, 9, 10, 11, 12, 13, 14} <= steps.keys()
 
 
+@pytest.mark.parametrize("name", ["sealed by four", "linked"])
 @settings(max_examples=200)
-@given(st.integers(0, 8 * len(LARGE) - 1))
-def test_bits_of_a_bundle_with_a_quorum_are_refused_alike(bit: int) -> None:
-    refused_alike(flipped(LARGE, bit), LARGE_PINNED)
+@given(data=st.data())
+def test_bits_of_a_bundle_with_a_quorum_are_refused_alike(name: str, data: st.DataObject) -> None:
+    whole, pinned = flips.BUNDLES[name]()
+    refused_alike(flipped(whole, data.draw(st.integers(0, 8 * len(whole) - 1))), pinned)
 
 
 @st.composite

@@ -14,9 +14,11 @@ from enum import Enum
 from typing import Any
 
 from device_client.core.belief import TrustState
-from device_client.core.trust import Equivocation, advance
+from device_client.core.reanchor import reanchor
+from device_client.core.trust import advance, require_fresh
 from protocol import bundle
-from protocol.errors import Malformed, Untrusted
+from protocol.errors import Malformed, Refused, Untrusted
+from protocol.trustfile import TrustFile
 from tests.twin import verifier
 
 
@@ -35,28 +37,47 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Pinned:
-    """What a device knows before it reads: the trust file, and the newest block it believed."""
+    """What a device knows before it reads: trust file, clock, and what it believed last."""
 
     anchor: bundle.Anchor
     height: int = 0
     time: int = 0
+    header: bytes = b""
+    """Of the block believed last, where there is one."""
+    clock: int | None = None
+    build_time: int = 0
+    trusting_period: int = 0
+    max_age: int = 2**32 - 1
+    state: TrustState | None = None
+    """In place of height, time, header and the anchor's validators: all that was remembered."""
 
     def as_mapping(self) -> dict[str, Any]:
         """For the twin."""
-        anchor = self.anchor
+        anchor, state = self.anchor, self.as_state()
+        moved = state.anchor(anchor)
         return {
-            "chain_id": anchor.ledger.chain_id,
-            "contract": bytes(anchor.ledger.contract),
-            "code_hash": bytes(anchor.code_hash),
+            "chain_id": moved.ledger.chain_id,
+            "contract": bytes(moved.ledger.contract),
+            "code_hash": bytes(moved.code_hash),
             "product": bytes(anchor.product_id),
-            "validators": [bytes(one) for one in anchor.validators],
-            "height": self.height,
-            "time": self.time,
+            "validators": [bytes(one) for one in state.validators],
+            "height": state.height,
+            "time": state.time,
+            "header": verifier.read_header(state.header) if state.header else None,
+            "newest": state.newest,
+            "statuses": [tuple(row) for row in state.statuses],
+            "evidence": [verifier.read_header(header) for header in state.evidence],
+            "statement": state.anchored and verifier.read_statement(state.anchored.encode()),
+            "now": self.clock,
+            "build_time": self.build_time,
+            "trusting_period": self.trusting_period,
+            "max_age": self.max_age,
         }
 
     def as_state(self) -> TrustState:
         """For the product's device."""
-        return TrustState(self.height, self.time, b"", self.anchor.validators)
+        first = TrustState(self.height, self.time, self.header, self.anchor.validators)
+        return self.state or first
 
 
 def plain(value: Any) -> Any:
@@ -84,15 +105,26 @@ def product_says(data: bytes, pinned: Pinned) -> Verdict:
     """The product: reading, the device's trust, then the offer."""
     try:
         read = bundle.Bundle.decode(data)
-        _, view = advance(pinned.as_state(), read.fresh, pinned.anchor, clock=None)
-        values = [view.number, view.timestamp, bytes(view.block_hash), plain(view.sealers)]
+        state, view = advance(
+            *(pinned.as_state(), read.fresh, pinned.anchor),
+            clock=pinned.clock,
+            build_time=pinned.build_time,
+            trusting_period=pinned.trusting_period,
+        )
+        known = {"clock": pinned.clock, "build_time": pinned.build_time}
+        require_fresh(view, state, pinned.max_age, **known)
+        values = [
+            state.encode(),
+            view.number,
+            view.timestamp,
+            bytes(view.block_hash),
+            plain(view.sealers),
+        ]
         values += [plain(view.product), plain(view.release)]
         if read.static is not None:
             found = bundle.offer(read.static, view)
             values += [plain(found.terms), manifest_values(found.manifest), bytes(found.key_id)]
-    except Equivocation as error:  # by a proof that fails afterwards: the error names no step
-        return Verdict(step=error.data.get("step", "T6"), why=error.reason)
-    except (Malformed, Untrusted) as error:
+    except (Malformed, Untrusted, Refused) as error:
         return Verdict(step=error.data.get("step", "T1"), why=error.reason)
     return Verdict(values)
 
@@ -104,13 +136,34 @@ def twin_says(data: bytes, pinned: Pinned) -> Verdict:
     except verifier.Refusal as refusal:
         return Verdict(step=refusal.step, why=refusal.why)
     header = offer["header"]
-    values = [header["number"], header["time"], header["block_hash"], header["sealers"]]
+    values = [
+        verifier.state_bytes(offer["trusted"]),
+        header["number"],
+        header["time"],
+        header["block_hash"],
+        header["sealers"],
+    ]
     values += [plain(offer["product"]), plain(offer["release"])]
     if "terms" in offer:
         said = offer["manifest"]
         names = [member for member in said if member != "notes"]
         values += [plain(offer["terms"]), [said[name] for name in names], offer["key_id"]]
     return Verdict(values)
+
+
+def reanchored(data: bytes, state: TrustState, trust: TrustFile) -> tuple[Verdict, Verdict]:
+    """What each says of a re-anchor statement: the state that it leads to, or the step."""
+    pinned = Pinned(trust.anchor, state=state).as_mapping()
+    keys = [bytes.fromhex(key) for key in trust.recovery_keys]
+    pinned |= {"recovery_keys": keys, "threshold": trust.recovery_threshold}
+    try:
+        ours = Verdict(reanchor(state, data, trust).encode())
+    except (Malformed, Untrusted) as error:
+        ours = Verdict(step=error.data["step"], why=error.reason)
+    try:
+        return ours, Verdict(verifier.state_bytes(verifier.reanchor(data, pinned)))
+    except verifier.Refusal as refusal:
+        return ours, Verdict(step=refusal.step, why=refusal.why)
 
 
 def agreed(data: bytes, pinned: Pinned) -> Verdict:

@@ -1,18 +1,19 @@
 """Verifies a bundle from docs/spec alone: the twin of `protocol`, sharing no line and no idea.
 
-Guarantee: what it accepts follows from the pages (proof.md, bundle.md, commitments.md, manifest.md,
-receipt.md), the records of contracts/IReleaseLedger.sol and the standards they cite; it was written
-without reading `protocol`. Where the two agree, the pages are enough, and a mistake would have to
-be made twice.
+Guarantee: what it accepts follows from the pages (proof.md, bundle.md, trust.md, reanchor.md,
+commitments.md, manifest.md, receipt.md), the records of contracts/IReleaseLedger.sol and the
+standards they cite. All up to step 15 was written without reading `protocol`; links, memory and
+re-anchoring from the pages as well, but by someone who had seen some of the other side. Where the
+two agree, the pages are enough, and a mistake would have to be made twice.
 
 Rules: tables and plain values instead of classes. The EIP-712 type strings are the only description
 of the records: their CBOR form, their ranges and their hashes are derived from them. Other
 libraries where there are some (`cbor2`, `rlp`, `eth_utils`), and own arithmetic on secp256k1.
-Whatever is refused raises `Refusal` with the step of bundle.md, section 3, or one of T1 and T4 to
-T7 of trust.md, section 2 (which was added to the twin after the two had been compared).
+Whatever is refused raises `Refusal` with the step of bundle.md, section 3, of trust.md, section 2,
+or of reanchor.md, section 3. What is trusted is a mapping that goes in and, moved, comes out.
 
-It does not keep a trusted state, look at a clock, decide policy, or open payloads. It is one file,
-to be read beside the pages.
+It does not store that mapping, look at a clock, or decide policy. It is one file, to be read beside
+the pages.
 """
 
 import hashlib
@@ -25,9 +26,11 @@ from typing import Any
 import cbor2
 import rlp
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import hashes, keywrap
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from eth_utils import keccak
 from rlp.exceptions import RLPException
 
@@ -37,6 +40,7 @@ HEADER_MAX, STATIC_MAX, ENVELOPE_MAX, SIGNER_MAX, LINKS_MAX = 8192, 16384, 8192,
 NODES_MAX, NODE_MIN, NODE_MAX = 128, 32, 532
 FRESH_MAX = 17 * HEADER_MAX + NODES_MAX * NODE_MAX + 8192
 BUNDLE_MAX = STATIC_MAX + FRESH_MAX
+LINK_SEALS_MAX = 512
 PATH_MAX, ACK_MAX = 64, FRESH_MAX + 4096
 
 
@@ -153,6 +157,10 @@ TYPES = {
     "uint64 pausedTotal,uint32 pauses",
     "Product": "Governance governance,bytes32 other,uint64 effectiveAt,Head head",
     "State": "uint64 startsAt,uint256 word,bytes32 logRoot",
+    "Approval": "Terms terms,uint32 epoch,uint64 validUntil",
+    "Amendment": "bytes32 productId,Governance next,uint32 epoch,uint64 validUntil",
+    "Decision": "bytes32 productId,uint32 releaseId,uint8 action,uint32 nonce,uint32 epoch,"
+    "uint64 validUntil",
 }
 LIST_MAX = {"Phase[]": 4}  # 16 for every other list
 STATE_WORD = {
@@ -239,6 +247,14 @@ def release_commitment(trust: Mapping[str, Any], release: Mapping[str, Any]) -> 
     state = b"".join(word(release["state"][member]) for _, member in fields("State"))
     name = word(release["id"]) + release["termsHash"]
     return keccak_of(keccak_of(b"firmledger.release.v1") + place + name + state)
+
+
+def approved_digest(trust: Mapping[str, Any], kind: str, message: Mapping[str, Any]) -> bytes:
+    """Section 7: what approvers sign."""
+    domain = "EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"
+    named = [keccak(domain.encode()), keccak(b"Firmledger"), keccak(b"1")]
+    place = word(trust["chain_id"]) + word(trust["contract"])
+    return keccak(b"\x19\x01" + keccak(b"".join(named) + place) + hash_struct(kind, message))
 
 
 def product_place(product: bytes) -> bytes:
@@ -343,7 +359,7 @@ def is_scalar(item: Any, most: int) -> bool:
 def read_header(data: bytes) -> dict[str, Any]:
     """Step 2: a header by its fields, with the two digests."""
     fixed = {0: 32, 1: 32, 2: 20, 3: 32, 4: 32, 5: 32, 6: 256, 13: 32, 14: 8}
-    items = unrlp(data, HEADER_MAX, 8, 1024)
+    items = unrlp(data, HEADER_MAX, 8, 256)
     require(is_list(items) and 15 <= len(items) <= 32, 0, "header of other members")
     require(all(is_bytes(items[at_], size) for at_, size in fixed.items()), 0, "header field")
     require(all(is_scalar(items[at_], 8) for at_ in (8, 9, 10, 11)), 0, "header number")
@@ -366,6 +382,7 @@ def read_header(data: bytes) -> dict[str, Any]:
         return keccak(as_rlp([*items[:12], bare, *items[13:]]))
 
     return {
+        "raw": data,
         "state_root": items[3],
         "number": int.from_bytes(items[8], "big"),
         "time": int.from_bytes(items[11], "big"),
@@ -454,24 +471,30 @@ def quorum(validators: int) -> int:
     return (2 * validators + 2) // 3
 
 
-def sealed_header(data: bytes, trusted: Sequence[bytes], link: bool = False) -> dict[str, Any]:
-    """Steps 1 to 4 for a header, or for a link (section 7)."""
+def sealed_header(
+    data: bytes, trusted: Sequence[bytes] | None, seals_left: int = 64
+) -> dict[str, Any]:
+    """Steps 1 to 4; with nobody trusted, whether a link holds on its own (section 7)."""
     require(len(data) <= HEADER_MAX, 1, "header too large")
     with at(2):
         header = read_header(data)
     listed, seals = header["validators"], header["seals"]
+    require(len(seals) <= seals_left, 3, "too-many-seals")
     require(header["number"] != 0, 3, "genesis")
     require(bool(listed), 3, "validators-by-contract")
-    require(link or set(listed) == set(trusted), 3, "validators-changed")
+    require(trusted is None or set(listed) == set(trusted), 3, "validators-changed")
     require(quorum(len(listed)) <= len(seals) <= len(listed), 3, "no-quorum")
     sealers = [sealer_of(header["seal_digest"], seal) for seal in seals]
     require(None not in sealers, 3, "bad-seal")
     require(set(sealers) <= set(listed), 3, "foreign-seal")
     require(len(set(sealers)) == len(sealers), 3, "duplicate-seal")
-    known = len(set(sealers) & set(trusted))
-    require(not link or known >= quorum(len(set(trusted))), 3, "no-overlap")
     require(sealers == sorted(sealers, key=bytes), 4, "seal-order")
     return {**header, "sealers": sealers}
+
+
+def believe(trusted: Sequence[bytes], link: Mapping[str, Any]) -> bool:
+    """Section 7: whether enough of the trusted validators sealed a link."""
+    return len(set(trusted) & set(link["sealers"])) >= quorum(len(set(trusted)))
 
 
 # ---------------------------------------------------------------------------------------------
@@ -667,6 +690,26 @@ def encryption_info(data: bytes) -> int:
     return int.from_bytes(kid[:4], "big")
 
 
+def content_key(data: bytes, private: ec.EllipticCurvePrivateKey) -> tuple[bytes, bytes]:
+    """Section 5: what the class key opens, and the first counter block."""
+    encryption_info(data)
+    info = uncbor(data).value
+    _, recipient, wrapped = info[3][0]
+    ephemeral = read_key(cbor(recipient[-1]))[1]
+    party = [None, None, None]
+    context = [-3, party, party, [128, cbor({1: -29}), b"SUIT Payload Encryption"]]
+    derived = HKDF(hashes.SHA256(), 16, salt=None, info=cbor(context))
+    key = derived.derive(private.exchange(ec.ECDH(), ephemeral))
+    try:
+        return keywrap.aes_key_unwrap(key, wrapped), info[1][5]
+    except keywrap.InvalidUnwrap as error:
+        raise Refusal(0, "another class key") from error
+
+
+def decrypted(key: bytes, iv: bytes, payload: bytes) -> bytes:
+    return Cipher(algorithms.AES(key), modes.CTR(iv)).decryptor().update(payload)
+
+
 def read_manifest(manifest: Mapping[Any, Any]) -> dict[str, Any]:
     """Sub-steps 6 and 7: values from their places, and everything else compared with section 4."""
     try:
@@ -776,7 +819,7 @@ def read_static(data: bytes) -> dict[str, Any]:
 
 
 def one_block(step: str, *headers: Mapping[str, Any] | None) -> None:
-    """Step T6, and a part of T4: of one height there is one block."""
+    """Step T6, and c of the links: of one height there is one block."""
     known = [header for header in headers if header]
     blocks = {(header["number"], header["block_hash"]) for header in known}
     require(len(blocks) == len({number for number, _ in blocks}), step, "equivocation")
@@ -784,17 +827,25 @@ def one_block(step: str, *headers: Mapping[str, Any] | None) -> None:
 
 def follow_links(
     trust: Mapping[str, Any], links: Sequence[bytes]
-) -> tuple[list[bytes], Mapping[str, Any] | None]:
-    """Step T4: the validators at the end of the links, and the last link."""
-    validators, height, last = list(trust["validators"]), trust["height"], None
+) -> tuple[list[bytes], Mapping[str, Any] | None, int]:
+    """Step T4: the validators at the end of the links, the one compared last, the last's number."""
+    trusted, compared = list(trust["validators"]), None
+    seals_left, before = LINK_SEALS_MAX, None
     for link in links:
         with at("T4"):
-            header = sealed_header(link, validators, link=True)
-        one_block("T4", trust.get("header"), header)
-        one_block("T4", last, header)
-        require(header["number"] > height, "T4", "link-order")
-        validators, height, last = header["validators"], header["number"], header
-    return validators, last
+            header = sealed_header(link, None, seals_left)
+        seals_left -= len(header["seals"])
+        number, believed = header["number"], believe(trusted, header)
+        require(number <= trust["height"] or believed, "T4", "no-overlap")
+        if number >= trust["height"] and believed:
+            one_block("T4", trust.get("header"), header)
+            one_block("T4", compared, header)
+            compared = header
+        require(before is None or number > before, "T4", "link-order")
+        before = number
+        if number > trust["height"]:
+            trusted = header["validators"]
+    return trusted, compared, before or 0
 
 
 def prove_fresh(fresh: Mapping[str, Any], trust: Mapping[str, Any]) -> dict[str, Any]:
@@ -814,14 +865,17 @@ def prove_fresh(fresh: Mapping[str, Any], trust: Mapping[str, Any]) -> dict[str,
 
 
 def verify_fresh(data: bytes, trust: Mapping[str, Any]) -> dict[str, Any]:
-    """Steps T1 to T7 but for the clock: what the ledger says of a product at one block."""
+    """Steps T1 to T8: what the ledger says of a product at a block, and what is `trusted` then."""
     with at("T1"):
         fresh = read_fresh(data)
-    validators, link = follow_links(trust, fresh["links"])
+    now, passed = trust.get("now"), max(trust.get("now") or 0, trust.get("build_time", 0))
+    require(not trust.get("evidence"), "T2", "frozen")
+    period = trust.get("trusting_period", 0)
+    require(0 in (trust["time"], period) or passed - trust["time"] <= period, "T3", "lapsed")
+    validators, link, last = follow_links(trust, fresh["links"])
     known = trust.get("header")
-    trust = {**trust, "validators": validators}
     try:
-        ledger = prove_fresh(fresh, trust)
+        ledger = prove_fresh(fresh, {**trust, "validators": validators})
     except Refusal as refusal:
         if refusal.step in range(5, 11):  # a sealed header is evidence, whatever stands beside it
             header = sealed_header(fresh["header"], validators)
@@ -829,12 +883,49 @@ def verify_fresh(data: bytes, trust: Mapping[str, Any]) -> dict[str, Any]:
             one_block("T6", link, header)
         raise
     header = ledger["header"]
-    height = max(trust["height"], link["number"] if link else 0)
-    require(header["number"] >= height, "T5", "below the height trusted")
+    require(header["number"] >= max(trust["height"], last), "T5", "below the height trusted")
     one_block("T6", known, header)
     one_block("T6", link, header)
     require(header["time"] >= trust["time"], "T7", "before the time trusted")
-    return ledger
+    require(now is None or header["time"] <= now + 600, "T8", "from the future")
+    return {**ledger, "trusted": moved(trust, ledger, validators)}
+
+
+def moved(
+    trust: Mapping[str, Any], ledger: Mapping[str, Any], validators: list[bytes]
+) -> dict[str, Any]:
+    """What is trusted after a proof that holds (trust.md, "What moves")."""
+    header, release = ledger["header"], ledger["release"]
+    statuses = dict(trust.get("statuses", []))
+    if release:
+        statuses[release["id"]] = state_members(release["state"]["word"])["status"]
+    return {
+        **trust,
+        "height": header["number"],
+        "time": header["time"],
+        "header": header,
+        "validators": validators,
+        "newest": max(trust.get("newest", 0), ledger["product"]["head"]["version"]),
+        "statuses": sorted(statuses.items())[-16:],
+    }
+
+
+def require_young(trust: Mapping[str, Any], ledger: Mapping[str, Any]) -> None:
+    """Step T9."""
+    latest = max(trust.get("now") or 0, ledger["trusted"]["time"], trust.get("build_time", 0))
+    age = latest - ledger["header"]["time"]
+    require("max_age" not in trust or age <= trust["max_age"], "T9", "stale")
+
+
+def state_bytes(trust: Mapping[str, Any]) -> bytes:
+    """The trusted state as a device stores it (trust.md, section 1)."""
+    header, statement = trust.get("header"), trust.get("statement")
+    evidence = [shown["raw"] for shown in trust.get("evidence", [])]
+    return cbor([
+        1, trust["height"], trust["time"], header["raw"] if header else b"",
+        trust["validators"], trust.get("newest", 0), [list(s) for s in trust.get("statuses", [])],
+        evidence, list(statement.values()) if statement else None,
+    ])  # fmt: skip
 
 
 def verify_static(data: bytes, ledger: Mapping[str, Any]) -> dict[str, Any]:
@@ -847,7 +938,8 @@ def verify_static(data: bytes, ledger: Mapping[str, Any]) -> dict[str, Any]:
     require(hash_struct("Terms", terms) == release["termsHash"], 11, "terms")
     with at(12):
         read_key(signer)
-    keys = {key["keyId"]: key["validThrough"] for key in ledger["product"]["governance"]["keys"]}
+    listed = ledger["product"]["governance"]["keys"]
+    keys = {key["keyId"]: key["validThrough"] for key in reversed(listed)}
     require(keys.get(sha256(signer), -1) >= release["id"], 12, "signer")
     with at(13):
         envelope = open_envelope(static["envelope"])
@@ -862,7 +954,8 @@ def verify_static(data: bytes, ledger: Mapping[str, Any]) -> dict[str, Any]:
 def verify_bundle(data: bytes, trust: Mapping[str, Any]) -> dict[str, Any]:
     """All steps. `trust`: chain_id, contract, code_hash, product, validators, height, time.
 
-    Also `header`, as `sealed_header` returns it, if a block was accepted before.
+    Where there are any: `header` of the block accepted last, as `read_header` returns it; evidence,
+    newest, statuses, statement; now, build_time, trusting_period, max_age.
     """
     with at("T1"):
         require(len(data) <= BUNDLE_MAX, 0, "bundle too large")
@@ -872,7 +965,90 @@ def verify_bundle(data: bytes, trust: Mapping[str, Any]) -> dict[str, Any]:
         if static is not None:
             read_static(static)
     ledger = verify_fresh(fresh, trust)
+    require_young(trust, ledger)
     return ledger if static is None else {**ledger, **verify_static(static, ledger)}
+
+
+# ---------------------------------------------------------------------------------------------
+# Re-anchoring: reanchor.md
+# ---------------------------------------------------------------------------------------------
+
+REANCHOR_MAX, STATEMENT_MAX, SIGNATURES_MAX, SIGNATURE_MAX = 6144, 2048, 16, 192
+
+
+def read_statement(data: bytes) -> dict[str, Any]:
+    """Section 2: the members of a statement, in their order."""
+    name, number, product, sequence, chain, contract, code, listed, height, time = members(
+        uncbor(octets(data, 0, STATEMENT_MAX)), 10
+    )
+    require(name == "firmledger-reanchor" and type(name) is str, 0, "not a statement")
+    require(unsigned(number, 64) == 1, 0, "format of the statement")
+    require(unsigned(sequence, 64) >= 1, 0, "sequence")
+    require(unsigned(chain, 64) < 1 << 53 and unsigned(height, 64) < 1 << 63, 0, "too large")
+    require(unsigned(time, 64) <= 1 << 40, 0, "time")
+    require(type(listed) is list and 1 <= len(listed) <= 64, 0, "validators")
+    validators = [octets(one, 20, 20) for one in listed]
+    require(validators == sorted(set(validators)), 0, "validators not ascending")
+    octets(product, 32, 32), octets(contract, 20, 20), octets(code, 32, 32)
+    row = (name, number, product, sequence, chain, contract, code, validators, height, time)
+    names = "context format product sequence chain_id contract code_hash validators height time"
+    return dict(zip(names.split(), row, strict=True))
+
+
+def read_recovery_signature(data: bytes) -> tuple[bytes, int, bytes, bytes]:
+    """Section 2: key id, algorithm, protected header and signature."""
+    block = uncbor(octets(data, 0, SIGNATURE_MAX))
+    require(isinstance(block, cbor2.CBORTag) and block.tag == 18, 0, "not a COSE_Sign1")
+    protected, unprotected, payload, signature = members(block.value, 4)
+    require(unprotected == {} and type(unprotected) is dict and payload is None, 0, "COSE_Sign1")
+    named = uncbor(octets(protected, 0, 64))
+    require(type(named) is dict and set(named) == {1, 4}, 0, "protected header")
+    require(type(named[1]) is int, 0, "algorithm")
+    return octets(named[4], 32, 32), named[1], protected, octets(signature, 64, 64)
+
+
+def verify_reanchor(data: bytes, trust: Mapping[str, Any]) -> dict[str, Any]:
+    """Section 3: the statement, by steps R1 to R5. `trust`: also recovery keys and threshold."""
+    with at("R1"):
+        require(len(data) <= REANCHOR_MAX, 0, "too large")
+        number, inner, listed = members(uncbor(data), 3)
+        require(unsigned(number, 64) == 1 and type(listed) is list, 0, "not a re-anchor")
+        require(type(inner) is bytes and len(listed) <= SIGNATURES_MAX, 0, "not a re-anchor")
+        statement = read_statement(inner)
+        signatures = [read_recovery_signature(octets(one, 0, SIGNATURE_MAX)) for one in listed]
+        named = [signature[0] for signature in signatures]
+        require(named == sorted(set(named)), 0, "signatures not ascending")
+    keys = {sha256(key): read_key(key) for key in trust["recovery_keys"]}
+    require(statement["product"] == trust["product"], "R2", "wrong-product")
+    enough = trust["threshold"] <= len(signatures) <= len(keys)
+    require(enough, "R3", "too-few-signatures")
+    for key_id, algorithm, protected, signature in signatures:
+        require(key_id in keys, "R4", "unknown-recovery-key")
+        kind, key = keys[key_id]
+        require(ALGORITHMS.get(algorithm) == kind, "R4", "wrong-algorithm")
+        message = cbor(["Signature1", protected, b"", inner])
+        require(is_signature(kind, key, signature, message), "R4", "bad-signature")
+    last = trust.get("statement")
+    require(statement["sequence"] > (last["sequence"] if last else 0), "R5", "old-statement")
+    return statement
+
+
+def reanchor(data: bytes, trust: Mapping[str, Any]) -> dict[str, Any]:
+    """Section 3: what is trusted after a statement."""
+    statement = verify_reanchor(data, trust)
+    same = all(statement[name] == trust[name] for name in ("chain_id", "contract"))
+    named = {name: statement[name] for name in ("chain_id", "contract", "code_hash", "validators")}
+    return {
+        **trust,
+        **named,
+        "height": max(trust["height"], statement["height"]),
+        "time": max(trust["time"], statement["time"]),
+        "header": None,
+        "evidence": [],
+        "newest": trust.get("newest", 0) if same else 0,
+        "statuses": trust.get("statuses", []) if same else [],
+        "statement": statement,
+    }
 
 
 def split_stick(data: bytes) -> tuple[bytes, bytes]:

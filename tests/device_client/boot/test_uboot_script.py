@@ -6,7 +6,6 @@ it chose and left behind is compared with the rules; so is the simulated U-Boot 
 
 from __future__ import annotations
 
-import itertools
 import re
 import subprocess
 import threading
@@ -16,10 +15,10 @@ import pytest
 
 from device_client.adapters.qemu_boot import QEMU
 from device_client.adapters.uboot_boot import parse, variables
-from device_client.core.slots import BootRecord, Standing, choose, counted, given_up
-from protocol.errors import LocalFault
+from device_client.core.slots import BootRecord
 from tests.conftest import ROOT
-from tests.device_client.boot.boards import ENV_BYTES, entry
+from tests.device_client.boot.boards import ENV_BYTES
+from tests.device_client.boot.decisions import State, rules, states
 from tests.world import bootloader
 
 SCRIPT = ROOT / "docs/boot/uboot.env"
@@ -33,34 +32,7 @@ TEST_MEDIUM = {
     "check_b": "test ${ok_b} = 1",
 }
 SHOW = "echo RESULT slot=${fl_slot} p=${fl_primary} n=${fl_attempts} a=${fl_a} b=${fl_b} s=${saved}"
-State = tuple[BootRecord, bool, bool]
-
-
-def states() -> list[State]:
-    """Both primaries x what the other slot is x attempts x which images are intact."""
-    found = []
-    for primary, standing, attempts, ok_a, ok_b in itertools.product(
-        "ab", Standing, (0, 1, 2, 16), (True, False), (True, False)
-    ):
-        left = attempts if standing is Standing.TRIAL else 0
-        if attempts and not left:
-            continue
-        good, other = entry(1, Standing.GOOD), entry(2, standing)
-        a, b = (good, other) if primary == "a" else (other, good)
-        found.append((BootRecord(primary, primary, left, a, b), ok_a, ok_b))
-    return found
-
-
-def rules(state: State) -> tuple[str, BootRecord]:
-    """(slot, record left behind) by `core.slots`; no slot if nothing boots."""
-    record, ok_a, ok_b = state
-    counted_down = counted(record)
-    try:
-        chosen = choose(counted_down, lambda slot: ok_a if slot == "a" else ok_b)
-    except LocalFault:
-        return "", given_up(counted_down) if counted_down.trial else counted_down
-    return chosen.running, chosen
-
+COUNTS = (0, 1, 2, 16)
 
 in_qemu = [
     pytest.mark.debian("u-boot-qemu", str(UBOOT)),
@@ -85,7 +57,7 @@ class TestInUBoot:
     pytestmark = in_qemu
 
     def test_it_decides_by_the_rules(self, tmp_path: Path) -> None:
-        cases = states()
+        cases = states(COUNTS)
         assert len(cases) == 2 * (3 + 4) * 4
         results = run_in_u_boot(tmp_path, cases, SCRIPT.read_text())
         assert len(results) == len(cases)
@@ -104,7 +76,7 @@ class TestInUBoot:
     def test_a_changed_script_is_found_out(self, tmp_path: Path, line: str, changed: str) -> None:
         script = SCRIPT.read_text()
         assert script.count(line) == 1
-        cases = states()
+        cases = states(COUNTS)
         results = run_in_u_boot(tmp_path, cases, script.replace(line, changed))
         assert not all(map(by_the_rules, cases, results))
 
@@ -130,12 +102,12 @@ def run_in_u_boot(folder: Path, cases: list[State], script: str) -> list[dict[st
     return [dict(pair.split("=") for pair in line.split()) for line in results]
 
 
-def talk(file: Path, commands: list[str]) -> str:
+def talk(file: Path, commands: list[str], *devices: str) -> str:
     """Everything that U-Boot prints while it is given ``commands``; it finds ``file`` in memory."""
     loader = f"loader,file={file},addr={ADDRESS:#x},force-raw=on"
     machine = [*QEMU, "-nodefaults", "-display", "none", "-serial", "stdio", "-bios", str(UBOOT)]
     with subprocess.Popen(
-        [*machine, "-device", loader], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [*machine, "-device", loader, *devices], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
         assert process.stdin and process.stdout
         watchdog = threading.Timer(PATIENCE, process.kill)  # what is read then has an end
@@ -164,7 +136,7 @@ def read_until(process: subprocess.Popen[bytes], words: bytes) -> bytes:
 
 
 def test_the_simulated_u_boot_decides_by_the_rules(tmp_path: Path) -> None:
-    for state in states():
+    for state in states(COUNTS):
         record, ok_a, ok_b = state
         places = tmp_path / "env1", tmp_path / "env2"
         loader = bootloader.UBoot(places, ENV_BYTES, tmp_path / "cmdline")

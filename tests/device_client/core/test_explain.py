@@ -55,3 +55,13 @@ def test_the_ledgers_refusal_is_told_by_its_name() -> None:
 
 def test_where_nothing_answered_no_step_was_reached() -> None:
     assert set(verdicts(explain(error=Unreachable("down", "a", "b", "c")))) == {NOT_REACHED}
+
+
+def test_a_contradiction_beside_a_failed_proof_shows_both() -> None:
+    error = Untrusted("equivocation", "a", "b", "c", step="T6", beside=7)
+    told = {row["step"]: row["verdict"] for row in explain(error=error)}
+    steps = list(NAMES)
+    assert {told[step] for step in steps[: steps.index("7")]} == {OK}
+    assert told["7"] == told["T6"] == REFUSED
+    rest = [step for step in steps[steps.index("7") + 1 :] if step != "T6"]
+    assert {told[step] for step in rest} == {NOT_REACHED}

@@ -131,12 +131,28 @@ def test_links_that_contradict_freeze() -> None:
         with pytest.raises(Equivocation) as caught:
             advance(state, replace(told, links=links), ADVERSARY.anchor, clock=CLOCK)
         assert caught.value.state.evidence == evidence
-    # Without two thirds of the trusted a link is no evidence.
+    # Without two thirds of the trusted a link is no evidence, and leads nowhere.
     strangers = validators(4, start=90)
-    with pytest.raises(Untrusted) as refused:
-        own = link(20, b"x", strangers)
-        advance(state, replace(told, links=(own,)), ADVERSARY.anchor, clock=CLOCK)
-    assert refused.value.reason == "no-overlap"
+    told_past = replace(told, links=(link(20, b"x", strangers),))
+    state, _ = advance(state, told_past, ADVERSARY.anchor, clock=CLOCK)
+    assert state.height == 30 and state.validators == addresses(group)
+
+
+def test_a_contradiction_names_the_step_that_found_it() -> None:
+    state, group = ADVERSARY.device, list(ADVERSARY.active.group)
+    rival = ADVERSARY.active.fresh(20, NOW)
+    broken = replace(rival, proof=replace(rival.proof, nodes=rival.proof.nodes[:-1]))
+    link = encode_header(seal(make_header(group, number=20), group))
+    for fresh, where, beside in (
+        (rival, Step.ONE_BLOCK, None),
+        (broken, Step.ONE_BLOCK, 7),
+        (replace(rival, release=ADVERSARY.halted.release), Step.ONE_BLOCK, 10),
+        (replace(ADVERSARY.halted.fresh(30, NOW + 9), links=(link,)), Step.LINKS, None),
+    ):
+        with pytest.raises(Equivocation) as caught:
+            advance(state, fresh, ADVERSARY.anchor, clock=CLOCK)
+        assert caught.value.data["step"] == where
+        assert caught.value.data.get("beside") == beside
 
 
 def test_every_bit_of_a_seal_counts() -> None:
