@@ -44,8 +44,8 @@ _LISTS = {
 
 EQUIVALENT: dict[str, str] = {
     "lib/Governing.sol isRemoval: < -> <=": (
-        "a change that keeps the guardians and else only tightens takes effect at once, so it is never"
-        " pending"
+        "a change that keeps the guardians and else only tightens takes effect at once,"
+        " so it is never pending"
     ),
 }
 """Names of mutants that no test can kill, and why not."""
