@@ -12,25 +12,24 @@ One agent works on a device at a time; that is seen to by whoever opens its dire
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from device_client.core.book import OWNER, Book
-from device_client.core.machine import Event, Stage, Told, situation
+from device_client.core.machine import BOOTING, Event, Stage, Told, situation
 from device_client.core.policy import Leave
 from device_client.core.reanchor import reanchor
 from device_client.core.slots import Entry, Standing, other
 from device_client.core.trust import Equivocation, TrustState
 from device_client.core.types import Target
-from device_client.engine import NOTHING, READY, Engine, Progress, Report, Round, silent
+from device_client.engine import Engine
 from device_client.inquiry import Finding
 from device_client.memory import Memory
 from device_client.profile import Parts, Profile
+from device_client.report import NOTHING, READY, Progress, Report, Round, silent
 from protocol.errors import Refused
 from protocol.ids import Digest
 from protocol.receipt import Consent
-
-BOOTING = frozenset({Stage.INSTALLED, Stage.TRIAL, Stage.CONFIRMED, Stage.REVERTED})
-"""Stages in which the boot record has the word, not the ledger."""
 
 
 class Agent:
@@ -39,6 +38,7 @@ class Agent:
     def __init__(self, profile: Profile, parts: Parts, progress: Progress = silent) -> None:
         """``progress(what, done, total)`` hears of long work, in bytes."""
         self._parts, self._trusted = parts, profile.trust
+        self._keep_former = profile.keep_former
         self._memory = Memory(parts.journal, parts.clock)
         self._engine = Engine(profile, parts, self._memory, progress)
 
@@ -75,6 +75,7 @@ class Agent:
         if state.stage is Stage.VERIFYING and state.target is not None and state.target.former:
             current.leave = Leave.NOW  # the owner's rollback, cut short
             feed(Told(Event.RESUME))
+        self._clear_if_due()
         self._freeze_if_due()
         if state.stage is Stage.FROZEN and not self.trust.frozen:
             feed(Told(Event.THAW))
@@ -89,20 +90,21 @@ class Agent:
             self._engine.say_why(finding)
             return report
         report.version, report.outcome = finding.target.version, READY
-        report.held(self._engine.judge(finding.target))
+        report.held(self._engine.judge(finding.target), self._memory.now())
         return report
 
-    def update(self, leave: Leave = Leave.NONE, by: str = OWNER) -> Report:
+    def update(self, leave: Leave = Leave.NONE, by: str = OWNER, wait: int = 0) -> Report:
         """One whole round: finish what is under way, ask, and install what may be installed.
 
-        ``leave``: the owner's word on whatever is offered; ``by``: who that is, for the receipt.
+        ``leave``: the owner's word on whatever is offered; ``by``: who that is, for the receipt;
+        ``wait``: seconds for which the source may hold its answer back until it has news.
         """
         report = self.start()
         if report.outcome != NOTHING or self.book.state.stage in BOOTING:
             return report
         current = self._begin(leave)
         try:
-            finding = self._engine.inquiry.ask(self.running)
+            finding = self._engine.inquiry.ask(self.running, wait)
         except Equivocation:
             self._freeze_if_due()
             raise
@@ -110,6 +112,7 @@ class Agent:
         if self.book.failures:
             self._memory.commit(replace(self.book, failures=0))
         self._consider(current, finding, by)
+        self._clear_if_due()
         self._freeze_if_due()
         return current.end()
 
@@ -124,6 +127,7 @@ class Agent:
                 "see `firmledger-device status`",
             )
         self._engine.feed(Told(Event.HEALTHY))
+        self._clear_if_due()
         return current.end()
 
     def rollback(self) -> Report:
@@ -138,9 +142,9 @@ class Agent:
         self._engine.feed(Told(Event.ROLLBACK, former))
         return current.end()
 
-    def deliver(self) -> int:
+    def deliver(self, beat: Callable[[], None] = lambda: None) -> int:
         """One round of handing over receipts; how many are still queued (`Outbox.deliver`)."""
-        return self._engine.outbox.deliver(self._engine.inquiry.prove)
+        return self._engine.outbox.deliver(self._engine.inquiry.prove, beat)
 
     def reanchor(self, statement: bytes) -> TrustState:
         """Move trust by the recovery keys, durably (`core.reanchor`); the state that was before.
@@ -184,6 +188,21 @@ class Agent:
         same = self.book.state.target == target
         self._engine.feed(Told(Event.RESUME if same else Event.OFFER, target))
 
+    def _clear_if_due(self) -> None:
+        """Tell the table that the former image is not kept, where the owner wants it so.
+
+        What is overwritten is named by the boot record until its entry is withdrawn, and by the
+        journal from then on: a cut at any point leads here again.
+        """
+        state = self.book.state
+        if state.stage is Stage.CLEARING and state.target is not None:
+            self._engine.clear(state.target)
+        elif state.stage is Stage.IDLE and not self._keep_former:
+            record = self._parts.boot.record()
+            entry = record.entry(other(record.primary))
+            if record.running == record.primary and entry.standing is Standing.GOOD:
+                self._engine.clear(_former(entry))
+
     def _freeze_if_due(self) -> None:
         """Tell the table that the ledger contradicted itself; a trial is ended first."""
         stage = self.book.state.stage
@@ -199,16 +218,21 @@ class Agent:
         elif entry.standing is not Standing.GOOD:
             why = "the other slot holds no image that was confirmed here"
         else:
-            nothing = Digest(bytes(32))
-            return Target(
-                release_id=entry.release_id,
-                version=entry.version,
-                security_counter=entry.security_counter,
-                image_digest=entry.digest,
-                image_size=entry.size,
-                payload_digest=nothing,
-                payload_size=entry.size,
-                manifest_digest=nothing,
-                former=True,
-            )
+            return _former(entry)
         raise Refused("no-former-image", "rollback refused", why, "see `firmledger-device status`")
+
+
+def _former(entry: Entry) -> Target:
+    """An image confirmed here before, as a target."""
+    nothing = Digest(bytes(32))
+    return Target(
+        release_id=entry.release_id,
+        version=entry.version,
+        security_counter=entry.security_counter,
+        image_digest=entry.digest,
+        image_size=entry.size,
+        payload_digest=nothing,
+        payload_size=entry.size,
+        manifest_digest=nothing,
+        former=True,
+    )

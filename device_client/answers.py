@@ -11,7 +11,7 @@ from typing import Any
 from device_client.agent import Agent
 from device_client.core.machine import Stage
 from device_client.core.policy import Hold
-from device_client.engine import NOTHING, READY, Report
+from device_client.report import NOTHING, READY, Report
 from protocol.errors import Refused
 from protocol.ids import Version
 from protocol.ledger import Reason

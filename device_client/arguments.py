@@ -69,12 +69,18 @@ def parser_of(acts: Mapping[str, Command]) -> argparse.ArgumentParser:
     install.add_argument("--yes", action="store_true", help="the owner agrees, and at once")
     run = add("run", "poll and update for ever, as a daemon")
     run.add_argument("--once", action="store_true", help="one round only")
+    run.add_argument("--notify", default="", metavar="SOCKET", help="systemd: ${NOTIFY_SOCKET}")
     add("status", "what runs here, what was proved, what is queued")
+    add("history", "what happened here, oldest first")
     add("confirm", "vouch for the image on trial")
     add("rollback", "go back to the former image")
     anew = add("reanchor", "believe the ledger that the maker's recovery keys name")
     anew.add_argument("file", type=Path, metavar="FILE", help="a statement signed by them")
-    add("doctor", "what is open on this device, and how to close it")
+    add("reset", "factory reset: settings of `init`; key, counters and receipts stay")
+    doctor = add("doctor", "what is open on this device, and how to close it")
+    doctor.add_argument(
+        "--system", type=Path, default=Path("/"), metavar="DIR", help="root of the system around it"
+    )
     return parser
 
 
@@ -99,4 +105,21 @@ def _add_init(init: argparse.ArgumentParser) -> None:
     init.add_argument(
         "--production", action="store_true", help="refuse what is fit for trials only"
     )
-    init.add_argument("--force", action="store_true", help="start anew; the device key is kept")
+    init.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="any other setting"
+    )
+    init.add_argument(
+        "--force", action="store_true", help="set it up again; key and counters are kept"
+    )
+    init.add_argument("--forget", action="store_true", help="with --force: the journal is lost")
+
+
+def existing(path: Path, noun: str) -> Path:
+    """A file that the command line names; `Misuse` if there is none."""
+    from device_client.adapters.directory import mapped
+
+    with mapped(f"reading {path}"):
+        why = "it is a directory" if path.is_dir() else "" if path.exists() else "it is not there"
+    if why:
+        raise Misuse("no-such-file", f"{noun} {path} refused", why, "check the path and its name")
+    return path

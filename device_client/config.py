@@ -9,18 +9,22 @@ from __future__ import annotations
 
 import json
 import tomllib
-from dataclasses import dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import Any
 
 from device_client.adapters.boot_backends import Board
 from device_client.adapters.directory import read_bounded
+from device_client.core.pace import LEAST_RATE
 from device_client.core.policy import Hold, Mode, Policy, Window
 from protocol.errors import LocalFault, Malformed, Misuse
 from protocol.ids import U32_MAX
 
 MAX_CONFIG_BYTES = 64 * 1024
+MAX_WAIT = 55
+"""Seconds for which a registry holds an answer back, at most (docs/api.md)."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +34,16 @@ class Config:
     hardware: int = 0
     profile: str = "trial"
     registries: list[str] = field(default_factory=list)
+    ca_file: str = ""
     mode: str = "auto"
     windows: list[str] = field(default_factory=list)
     timezone: str = "UTC"
     critical_may_pass: list[str] = field(default_factory=list)
     min_battery: int = 30
     allow_metered: bool = False
+    retries: int = 3
+    retry_after: int = 86400
+    bandwidth: int = 0
     busy_file: str = ""
     busy_command: list[str] = field(default_factory=list)
     metered_file: str = ""
@@ -43,10 +51,13 @@ class Config:
     health_check: list[str] = field(default_factory=list)
     health_deadline: int = 60
     attempts: int = 3
+    stability: int = 0
     confirm: str = "auto"
+    keep_former: bool = True
     slot_bytes: int = 0
     poll_interval: int = 3600
     longest_interval: int = 86400
+    wait: int = 0
     board: Board = field(default_factory=Board)
 
     @property
@@ -63,6 +74,8 @@ class Config:
             critical=critical,
             min_battery=self.min_battery,
             allow_metered=self.allow_metered,
+            retries=self.retries,
+            retry_after=self.retry_after,
         )
 
     @property
@@ -82,15 +95,21 @@ class Config:
         notes = {
             "hardware": "what this device is",
             "registries": "asked in this order; none: those of trust.json",
+            "ca_file": "PEM of who may vouch for an https registry; none: the system's authorities",
             "mode": "auto | ask | manual",
             "windows": 'such as "mon-fri 22:00-06:00"; none: at any time',
             "critical_may_pass": "some of: consent, busy, battery, metered, window",
+            "retries": "of a release whose bytes come wrong; then one per retry_after",
+            "bandwidth": "bytes per second of a download; 0: no limit",
             "busy_file": "nothing is installed while one of these says so",
             "health_check": "argv; exit 0 means healthy; it finds the image in FIRMLEDGER_SLOT",
             "attempts": "boots that a trial may take",
+            "stability": "seconds for which a trial must stay healthy before it is confirmed",
             "confirm": "auto | owner",
+            "keep_former": "false: erased once another image is confirmed; no way back then",
             "slot_bytes": "size of a slot; 0: as large as the disk allows",
             "poll_interval": "of the daemon, in seconds",
+            "wait": "seconds for which a registry may hold back its answer; at most 55",
         }
         lines = []
         for f in fields(self):
@@ -125,13 +144,20 @@ class Config:
             ("hardware", 0, U32_MAX),
             ("min_battery", 0, 100),
             ("health_deadline", 1, 24 * 3600),
+            ("retries", 1, 1000),
+            ("retry_after", 60, 30 * 86400),
+            ("bandwidth", 0, 2**40),
             ("attempts", 1, 255),
+            ("stability", 0, 7 * 86400),
             ("slot_bytes", 0, 2**40),
             ("poll_interval", 1, 30 * 86400),
             ("longest_interval", 1, 30 * 86400),
+            ("wait", 0, MAX_WAIT),
         ):
             if not least <= getattr(self, name) <= most:
                 raise _wrong(f"{name} is not between {least} and {most}")
+        if 0 < self.bandwidth < LEAST_RATE:
+            raise _wrong(f"bandwidth is under {LEAST_RATE} bytes per second; use a gateway")
         if self.profile not in ("trial", "production") or self.confirm not in ("auto", "owner"):
             raise _wrong("profile is trial or production, confirm is auto or owner")
         if self.board.boot == "qemu" and self.health_check:
@@ -174,6 +200,32 @@ def read_config(root: Path) -> Config:
             "run `firmledger-device -C DIR init`",
         )
     return Config.parse(read_bounded(root / "config.toml", MAX_CONFIG_BYTES))
+
+
+def with_settings(config: Config, words: Sequence[str]) -> Config:
+    """``config`` with settings given as ``NAME=VALUE``: a number, true, false, a text, or texts in
+    brackets, as in the file; quotes around a single text may be left out."""
+    given: dict[str, Any] = {}
+    for word in words:
+        name, separator, value = word.partition("=")
+        if not separator or name not in Config.__dataclass_fields__ or name == "board":
+            raise _wrong(f"{word[:40]!r} sets nothing that there is")
+        if Config.__dataclass_fields__[name].type == "str" and value[:1] not in ("'", '"'):
+            given[name] = value
+        else:
+            given[name] = _value(word, value)
+        _require_type(name, given[name], str(Config.__dataclass_fields__[name].type))
+    return replace(config, **given)
+
+
+def _value(word: str, text: str) -> Any:
+    try:
+        document = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
+        document = {}
+    if list(document) != ["value"]:
+        raise _wrong(f"{word[:40]!r} gives no value")
+    return document["value"]
 
 
 def read_board(boot: str, tables: Path | None) -> Board:

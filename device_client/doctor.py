@@ -1,44 +1,37 @@
 """The hardening report: what is open on this device, and how to close it.
 
-Looks at the device's own directory, settings and running image. What it cannot see (verified boot,
-debug ports of the board) it says it cannot see, for promise 1 rests on it.
+Looks at the device's own directory, its settings, trust and receipts, and at the image that runs,
+which is read from the medium and hashed. The machine around it is looked at by `hardening`.
 """
 
 from __future__ import annotations
 
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
+from device_client import hardening
 from device_client.adapters.boot_backends import REAL, open_board
 from device_client.adapters.directory import Directory, read_bounded
+from device_client.adapters.journal import FileJournal
+from device_client.checks import OK, OPEN, WARNING, Check
 from device_client.config import read_config
+from device_client.core.book import Book
 from device_client.flash import digest_of
 from device_client.memory import BUILD_TIME
 from protocol.errors import FirmledgerError
 from protocol.trustfile import MAX_TRUST_BYTES, TrustFile
 
-OK, WARNING, OPEN = "ok", "warning", "open"
 _VAGUE = ("missing-file", "local-io")
 """Reasons whose own advice knows nothing of slots."""
 
 
-@dataclass(frozen=True)
-class Check:
-    """One finding; ``level`` ok, warning (know it) or open (close it)."""
-
-    name: str
-    level: str
-    what: str
-    fix: str = ""
-
-
-def examine(root: Path, now: int) -> list[Check]:
+def examine(root: Path, now: int, system: Path = Path("/")) -> list[Check]:
     """All checks of the device in ``root``; ``now`` is the clock's time."""
     return [
-        *(*_secrets(root), *_shared(root), *_slot(root)),
-        *(*_clock(now), *_trust(root), *_boot(root)),
+        *(*_secrets(root), *_shared(root), *_slot(root), *_book(root)),
+        *(*_clock(now), *_trust(root), *_settings(root)),
+        *hardening.examine(system),
     ]
 
 
@@ -58,26 +51,30 @@ def _secrets(root: Path) -> Iterator[Check]:
 
 
 def _shared(root: Path) -> Iterator[Check]:
+    """What others could write: the device's own files, and the commands it runs."""
     names = (".", "slots", "journal.bin", "boot.env", "boot.entries", "trust.json", "config.toml")
-    slots = read_config(root).board.paths(root)
-    paths = [root / name for name in names] + list(slots.values())
+    config = read_config(root)
+    commands = [*config.health_check[:1], *config.busy_command[:1], *config.board.command.argv[:1]]
+    paths = [root / name for name in (*names, "factory.toml", config.ca_file) if name]
+    paths += [*config.board.paths(root).values(), *(root / c for c in commands if "/" in c)]
     writable = [p for p in paths if p.exists() and _mode(p) & 0o022]
     for path in writable:
         yield Check("writable", OPEN, f"{path.name} is writable by others", f"chmod go-w {path}")
     if not writable:
-        yield Check("writable", OK, "slots, state and trust are writable by their owner alone")
+        yield Check("writable", OK, "slots, state, trust and commands are writable by nobody else")
 
 
 def _slot(root: Path) -> Iterator[Check]:
     """Whether the slot that runs holds, to the last bit, what the boot record says it does."""
     config, disk = read_config(root), Directory(root)
-    fix = "install another release before the next boot, or write the image anew: `init --force`"
+    fix = "install another release before it boots again, or `init --force --image FILE`"
     try:
         opened = open_board(config.board, root, disk, config.slot_bytes)
         with opened.closing:
             record = opened.boot.record()
             name, entry = record.running, record.entry(record.running)
             last = memoryview(bytearray(1))
+            opened.slots.sync(name)  # what is read next comes from the medium
             if entry.size and opened.slots.read(name, entry.size - 1, last) == 0:
                 why = f"slot {name} runs, and is shorter than its image of {entry.size} bytes"
                 yield Check("slot", OPEN, why, fix)
@@ -91,6 +88,30 @@ def _slot(root: Path) -> Iterator[Check]:
         yield Check("slot", OPEN, what, fix if error.reason in _VAGUE else error.fix)
     finally:
         disk.close()
+
+
+def _book(root: Path) -> Iterator[Check]:
+    """What the device remembers: whether it can, and what of it wants a person."""
+    disk = Directory(root)
+    try:
+        raw = FileJournal(disk).read()
+        book = Book.decode(raw) if raw is not None else None
+    except FirmledgerError as error:
+        yield Check("journal", OPEN, f"the journal cannot be read: {error.why}", error.fix)
+        return
+    finally:
+        disk.close()
+    if book is None:
+        fix = "restore journal.bin, or `init --force --forget`"
+        yield Check("journal", OPEN, "the journal was erased", fix)
+        return
+    if book.glance.frozen:
+        what = "the ledger contradicted itself, and is believed no more"
+        fix = "report it to the maker; `reanchor` with the statement that comes back"
+        yield Check("ledger", OPEN, what, fix)
+    if not book.room:
+        what = f"{len(book.queue)} receipts wait, and nothing more is installed"
+        yield Check("receipts", OPEN, what, "let the device reach a registry")
 
 
 def _clock(now: int) -> Iterator[Check]:
@@ -114,6 +135,13 @@ def _trust(root: Path) -> Iterator[Check]:
             WARNING,
             "the ledger is embedded in one registry: its owner could rewrite history",
             "for production take a trust file of a ledger with independent validators",
+        )
+    if not trusted.signing_keys:
+        yield Check(
+            "signing-keys",
+            WARNING,
+            "no signing keys are pinned: whichever the ledger lists may sign",
+            "let the maker name them in the trust file",
         )
     if not trusted.recovery_keys:
         yield Check(
@@ -139,7 +167,7 @@ def _trust(root: Path) -> Iterator[Check]:
         )
 
 
-def _boot(root: Path) -> Iterator[Check]:
+def _settings(root: Path) -> Iterator[Check]:
     config = read_config(root)
     if config.profile == "production" and config.board.boot not in REAL:
         yield Check(
@@ -155,9 +183,10 @@ def _boot(root: Path) -> Iterator[Check]:
             "no health check: any image that boots is confirmed",
             "set health_check in config.toml",
         )
-    yield Check(
-        "ports",
-        WARNING,
-        "debug ports (JTAG, UART console) and verified boot cannot be seen from here",
-        "fuse or disable the ports, and switch on verified boot",
-    )
+    if not config.keep_former:
+        yield Check(
+            "former",
+            WARNING,
+            "no former image is kept: if the running one rots, nothing is left to boot",
+            "set keep_former = true in config.toml, or rely on a way to recover by wire",
+        )

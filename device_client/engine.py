@@ -5,7 +5,7 @@ Rules:
 1. The table gives state and effects; the book with the new state is committed; then the effects are
    performed in order, and the first that has something to tell gives the next event.
 2. Errors of the wire and of this machine stop a step (STOPPED) and are kept in the `Round`; bytes
-   that are not what was signed end it (SPOILED), with a receipt.
+   that are not what was signed end it (SPOILED), with a receipt, and are counted.
 3. A receipt is part of the very commit that makes its outcome final.
 
 No policy of its own: the owner's is asked (JUDGE), the ledger's word is in the finding.
@@ -14,77 +14,38 @@ No policy of its own: the owner's is asked (JUDGE), the ledger's word is in the 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
-from device_client import flash
+from device_client import download, flash
 from device_client.core import policy as rules
 from device_client.core.book import Book
 from device_client.core.machine import Effect, Event, Stage, State, Told, outcome, situation, step
-from device_client.core.policy import Decision, Hold, Leave
+from device_client.core.pace import Bucket, settled_for, settling_step
+from device_client.core.policy import Decision, Past
 from device_client.core.slots import Entry, Standing, other
 from device_client.core.types import Target
 from device_client.inquiry import PATIENT, Finding, Inquiry
 from device_client.memory import Memory
 from device_client.outbox import Outbox
+from device_client.ports import Source
 from device_client.profile import Parts, Profile
+from device_client.report import (
+    NOTHING,
+    OWNER_CONFIRMS,
+    SETTLING,
+    WAITING,
+    Progress,
+    Round,
+    silent,
+)
 from protocol.errors import FirmledgerError, Untrusted
-from protocol.ids import Version
 from protocol.ledger import Reason
 from protocol.receipt import Outcome
 
-NOTHING, READY, WAITING = "nothing", "ready", "waiting"
 ROOM_TAKEN = (Stage.DOWNLOADING, Stage.VERIFYING)
 """Stages in which the slot has been given its room, or a full disk was said."""
-
-
-@dataclass
-class Report:
-    """What came of one call.
-
-    ``outcome``: a receipt's outcome, or ``waiting``, or ``nothing``, or, where nothing was to be
-    installed yet, ``ready``; ``reason``: why, if there is something to say.
-    """
-
-    outcome: str = NOTHING
-    reason: str = ""
-    version: Version | None = None
-    finding: Finding | None = None
-    hold: Decision | None = None
-
-    @property
-    def good(self) -> bool:
-        """Whether nothing was refused and nothing failed."""
-        return self.outcome in (NOTHING, READY, WAITING, Outcome.CONFIRMED)
-
-    def held(self, decision: Decision) -> None:
-        """Put in what the owner's rules said, where they said anything but go."""
-        self.hold = decision
-        if decision.hold is not None:
-            self.outcome = Outcome.REFUSED if decision.hold is Hold.PENALTY else WAITING
-            self.reason = str(decision.hold)
-
-
-Progress = Callable[[str, int, int], None]
-
-
-def silent(what: str, done: int, total: int) -> None:
-    """The progress report of whoever wants none."""
-
-
-@dataclass
-class Round:
-    """One call to the agent: the owner's word, what the poll found, what came of it."""
-
-    leave: Leave = Leave.NONE
-    finding: Finding | None = None
-    report: Report = field(default_factory=Report)
-    error: FirmledgerError | None = None
-
-    def end(self) -> Report:
-        """The report, or the error that stopped the round."""
-        if self.error is not None:
-            raise self.error
-        return self.report
+NAP = 10.0
+"""Seconds for which a download rests at once, at most."""
 
 
 class Engine:
@@ -98,6 +59,8 @@ class Engine:
         self.outbox = Outbox(profile, parts, memory)
         self.inquiry = Inquiry(profile, parts, memory, self.outbox)
         self.round = Round()
+        self._bucket = Bucket(profile.bandwidth or 1, parts.uptime.seconds())
+        self._liars: list[Source] = []
 
     def feed(self, told: Told | None) -> None:
         """One event, and all that follows from it."""
@@ -107,20 +70,22 @@ class Engine:
             book = replace(self._memory.book, state=state)
             if Effect.REPORT in effects:
                 book = self._conclude(book, before, told)
+            if told.event is Event.SPOILED and before.target is not None:
+                book = book.came_wrong(before.target.manifest_digest, self._memory.now())
             self._memory.commit(book)
             told = next(filter(None, map(self._perform, effects)), None)
 
     def judge(self, target: Target) -> Decision:
         """The owner's rules, for this moment."""
-        around = self._parts.site.observe()
-        if self._memory.book.state.target == target and self._memory.book.state.stage in ROOM_TAKEN:
+        around, book = self._parts.site.observe(), self._memory.book
+        if book.state.target == target and book.state.stage in ROOM_TAKEN:
             around = replace(around, free=None)  # it lies in its slot
         return rules.decide(
             self._profile.policy,
             target,
             around,
             self.round.leave,
-            self._memory.book.state.box,
+            Past(book.state.box, book.spoilt, target.former or book.room),
             self._memory.now(),
             self._profile.zone,
         )
@@ -142,6 +107,15 @@ class Engine:
         offer, reason = finding.offer, finding.reason
         if offer is not None and reason not in {*PATIENT, Reason.NOT_NEWER}:
             self.outbox.refused(offer.release_id, reason.slug, offer.manifest.version)
+
+    def clear(self, former: Target) -> None:
+        """Withdraw and overwrite a former image. A medium that takes no zeros ends no update: the
+        entry is gone, the history says what stayed."""
+        before, self.round.error = self.round.error, None
+        self.feed(Told(Event.CLEAR, former))
+        failed, self.round.error = self.round.error, before
+        what, why = ("not-cleared", failed.reason) if failed else ("cleared", "")
+        self._memory.commit(self._memory.noted(what, former.release_id, former.version, why))
 
     # -- outcomes ----------------------------------------------------------------------------------
 
@@ -193,6 +167,8 @@ class Engine:
                 boot.settle(True)
             case Effect.GIVE_UP:
                 boot.settle(False)
+            case Effect.ERASE:
+                return self._guarded(self._erase) or Told(Event.CLEARED)
             case Effect.REPORT:
                 pass  # was part of the commit
         return None
@@ -215,7 +191,7 @@ class Engine:
 
     def _judged(self) -> Told:
         decision = self.judge(self._target)
-        self.round.report.held(decision)
+        self.round.report.held(decision, self._memory.now())
         return Told(Event.GO if decision.hold is None else Event.HOLD)
 
     def _download(self) -> None:
@@ -226,23 +202,60 @@ class Engine:
         def durable(progress: int) -> None:
             state = replace(memory.book.state, progress=progress)
             memory.commit(replace(memory.book, state=state))
-            self._progress("download", progress, target.payload_size)
 
-        self._progress("download", memory.book.state.progress, target.payload_size)
-        flash.fetch(
-            *(self._parts.source, self._parts.slots, self._parts.boot.record().inactive),
-            *(target, key),
+        slot = self._parts.boot.record().inactive
+        download.fetch(
+            sorted(self._parts.source.each(), key=self._liars.__contains__),
+            *(self._parts.slots, slot, target, key),
             progress=memory.book.state.progress,
             durable=durable,
+            pace=self._paced(self._counting("download", target.payload_size)),
+            wrong=self._distrust,
             block=self._profile.block,
             stride=self._profile.stride,
         )
 
+    def _distrust(self, source: Source) -> None:
+        """Ask it last from now on."""
+        if source not in self._liars:
+            self._liars.append(source)
+
+    def _counting(self, what: str, total: int) -> flash.Pace:
+        """Tells progress of so many bytes."""
+        done = self._memory.book.state.progress if what == "download" else 0
+
+        def count(more: int) -> None:
+            nonlocal done
+            done = min(done + more, total)
+            self._progress(what, done, total)
+
+        count(0)
+        return count
+
+    def _paced(self, count: flash.Pace) -> flash.Pace:
+        """Counts, and waits as the owner's bandwidth asks for."""
+
+        def pace(more: int) -> None:
+            wait = 0.0
+            if self._profile.bandwidth:
+                wait = self._bucket.take(more, self._parts.uptime.seconds())
+            while wait > 0:
+                self._parts.clock.sleep(min(wait, NAP))
+                count(0)  # whoever watches over this process hears that it is well
+                wait -= NAP
+            count(more)
+
+        return pace
+
     def _read_back(self) -> None:
         slot, target = self._parts.boot.record().inactive, self._target
-        self._progress("verify", 0, target.image_size)
-        flash.read_back(self._parts.slots, slot, target, self._profile.block)
-        self._progress("verify", target.image_size, target.image_size)
+        pace = self._counting("verify", target.image_size)
+        flash.read_back(self._parts.slots, slot, target, self._profile.block, pace)
+
+    def _erase(self) -> None:
+        slot, size = self._parts.boot.record().inactive, self._target.image_size
+        pace = self._counting("erase", size)
+        flash.erase(self._parts.slots, slot, size, self._profile.block, pace)
 
     def _renew(self) -> None:
         """A fresh finding, if the present one is too old to switch on its word."""
@@ -264,8 +277,23 @@ class Engine:
         verdict = self._parts.health.examine(self._parts.boot.record().running)
         if not verdict.healthy:
             return Told(Event.SICK, reason=verdict.reason or "health-check")
+        report = self.round.report
+        if not self._settled():
+            report.outcome, report.reason = WAITING, SETTLING
+            report.again = settling_step(self._profile.stability)
+            return Told(Event.HOLD)
         if self._profile.owner_confirms:
-            report = self.round.report
-            report.outcome, report.reason = WAITING, "owner-confirms"
+            report.outcome, report.reason = WAITING, OWNER_CONFIRMS
             return Told(Event.HOLD)
         return Told(Event.HEALTHY)
+
+    def _settled(self) -> bool:
+        """Whether the image was found healthy for long enough, this time counted in."""
+        memory, stability = self._memory, self._profile.stability
+        if not stability:
+            return True
+        state, now = memory.book.state, int(self._parts.uptime.seconds())
+        good = settled_for(state.settled, state.checked, now, stability)
+        state = replace(state, settled=min(good, stability), checked=now)
+        memory.commit(replace(memory.book, state=state))
+        return good >= stability

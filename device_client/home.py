@@ -2,10 +2,11 @@
 
 ================  ====  ==========================================================================
 ``config.toml``   shared  the owner's settings
+``factory.toml``  shared  the settings of `init`, to which a factory reset goes back
 ``trust.json``    shared  what is believed from the start
 ``device.json``   shared  what the maker enrols: id and public key
 ``keys/``         secret  device key and class keys (0700, files 0600); back them up
-``journal.bin``   own     the book: trust, counter, receipts; without it the device starts anew
+``journal.bin``   own     the book: trust, counter, receipts, history; without it nothing goes on
 ``boot.env``      own     the boot record, where the bootloader is simulated
 ``boot.entries``  own     what the slots hold, where a board's own command boots
 ``console.log``   own     what the machine printed last, where QEMU boots
@@ -15,47 +16,36 @@
 
 `create` takes the lock and checks all that it was given before it touches what is there: neither an
 agent at work nor a wrong word costs a device its state. It writes everything else before the
-journal, and the journal last: a device without one is not set up, and can be set up again. It keeps
-a device key that is there.
+journal, and the journal last: a device without one is not set up, and can be set up again. The
+journal of a device that is set up again stays in force until the new one replaces it, in one step.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from device_client.adapters.boot_backends import Board, OpenBoard, open_board
-from device_client.adapters.directory import (
-    Directory,
-    mapped,
-    read_bounded,
-    sync_directory,
-    write_secret,
-)
+from device_client import assembly, provision
+from device_client.adapters.boot_backends import Board, open_board
+from device_client.adapters.directory import Directory, mapped, read_bounded, sync_directory
 from device_client.adapters.file_slots import MAX_SLOT_BYTES
-from device_client.adapters.identity import FileIdentity, create_device_key, stored_class_keys
+from device_client.adapters.identity import FileIdentity, stored_class_keys
 from device_client.adapters.journal import REGION as JOURNAL
 from device_client.adapters.journal import FileJournal
-from device_client.adapters.system import CommandHealth, ConfiguredSite, SystemClock
-from device_client.adapters.virtual_boot import REGION as BOOT
+from device_client.adapters.system import SystemClock, SystemUptime
 from device_client.agent import Agent
-from device_client.config import Config, read_config
+from device_client.config import MAX_CONFIG_BYTES, Config, read_config
+from device_client.core import recovery
 from device_client.core.book import Book
-from device_client.core.machine import State
-from device_client.core.slots import SLOTS, BootRecord, Entry, factory
-from device_client.core.trust import TrustState
-from device_client.engine import Progress, silent
-from device_client.flash import digest_of
 from device_client.ports import Clock, HealthCheck, Site, Source
 from device_client.profile import Parts, Profile
+from device_client.provision import FACTORY_IMAGE
+from device_client.report import Progress, silent
 from protocol.errors import LocalFault, Misuse
-from protocol.ids import Digest
 from protocol.trustfile import MAX_TRUST_BYTES, ClassKeys, TrustFile
 
-FACTORY_IMAGE = b"Firmledger factory image: it runs, and waits for its first release.\n" * 60
 _LOCK = "lock"
 
 
@@ -65,13 +55,23 @@ def paths_of_slots(root: Path) -> dict[str, Path]:
 
 
 def create(
-    root: Path, trust: bytes, class_keys: bytes, config: Config, image: bytes, *, force: bool
-) -> TrustFile:
+    root: Path,
+    trust: bytes,
+    class_keys: bytes,
+    config: Config,
+    image: bytes | None,
+    *,
+    force: bool,
+    forget: bool = False,
+) -> Book:
     """Set up a device in ``root`` that runs ``image``; what it is told is checked before.
 
-    `Misuse` if one is there already and ``force`` is not given, or the profile forbids the trust
-    file; `Malformed` for files that are not what they should be; `LocalFault` if a process works
-    there, or a real board does not run ``image``.
+    ``force``: also where one lives already; it keeps its key, what must not fall, and, where
+    ``image`` is None, what it runs. ``forget``: even if its journal is lost. Returns its book.
+
+    `Misuse` if one is there already, or the profile forbids the trust file; `Malformed` for files
+    that are not what they should be; `LocalFault` if a process works there, its journal cannot be
+    read, or a real board does not run ``image``.
     """
     from device_client.adapters.http_source import require_address
 
@@ -97,23 +97,23 @@ def create(
         disk.reserve(_LOCK, 1)
         disk.lock(_LOCK)
         _require_room(root, force)  # nobody else can move in from here on
+        former = provision.look(root, config, forget=forget)
+        book = provision.book_of(former, trusted)
+        stays = force and former.runs and image is None
         opened = open_board(config.board, root, disk, config.slot_bytes)
         stack.enter_context(opened.closing)
-        entry = Entry(digest=Digest(hashlib.sha256(image).digest()), size=len(image))
-        running = _require_image(opened, entry)
-        _write_files(root, trust, stored_keys, config, trusted)
-        if running is None:
-            _write_image(opened, image)
-            opened.boot.provision(factory(entry))
+        write = None if stays else provision.image_writer(opened, image or FACTORY_IMAGE)
+        provision.write_folders(root, journal=former.goes_on(trusted), boot=stays)
+        provision.write_keys(root, stored_keys)
+        _write_shared(root, trust, config, trusted)
+        if write is not None:
+            write()
             if config.board.boot == "qemu":
                 opened.boot.reboot()  # an image that never comes up is no fallback
-        else:
-            opened.boot.provision(_adopted(running, entry))
-        book = Book(state=State(), trust=TrustState.first(trusted).encode())
         FileJournal(disk).commit(book.encode())
         with mapped(f"setting up {root}"):
             sync_directory(root)
-    return trusted
+    return book
 
 
 def _require_room(root: Path, force: bool) -> None:
@@ -123,7 +123,7 @@ def _require_room(root: Path, force: bool) -> None:
             "already-set-up",
             "set-up refused",
             f"a device lives in {root} already",
-            "use another directory, or `init --force` to start anew with the same key",
+            "use another directory, or `init --force` to set it up again with the same key",
         )
 
 
@@ -138,17 +138,7 @@ def require_fit(trusted: TrustFile, config: Config) -> None:
         )
 
 
-def _write_files(
-    root: Path, trust: bytes, class_keys: bytes, config: Config, trusted: TrustFile
-) -> None:
-    with mapped(f"setting up {root}"):
-        for folder in (root, root / "keys", root / "slots"):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (root / "keys").chmod(0o700)
-        (root / JOURNAL).unlink(missing_ok=True)
-        (root / BOOT).unlink(missing_ok=True)
-    create_device_key(root / "keys/device.json")
-    write_secret(root / "keys/class.json", class_keys)
+def _write_shared(root: Path, trust: bytes, config: Config, trusted: TrustFile) -> None:
     identity = FileIdentity(root / "keys/device.json", root / "keys/class.json")
     public = {
         "device_id": str(identity.device_id),
@@ -157,48 +147,47 @@ def _write_files(
         "hardware": config.hardware,
     }
     document = json.dumps(public, indent=2, sort_keys=True).encode() + b"\n"
+    settings = config.to_toml().encode()
     for name, data in (
         ("device.json", document),
         ("trust.json", trust),
-        ("config.toml", config.to_toml().encode()),
+        ("config.toml", settings),
+        ("factory.toml", settings),
     ):
-        write_secret(root / name, data)
-        (root / name).chmod(0o644)
+        provision.write_shared(root / name, data)
 
 
-def _require_image(opened: OpenBoard, entry: Entry) -> str | None:
-    """The slot that runs ``entry`` on a real board; None where the board is simulated.
+def reset(root: Path) -> Book:
+    """A factory reset: the settings of `init`, and a book without what the owner brought about.
 
-    `LocalFault` if another image runs, or a simulated slot has no room for it.
+    Key, height, time, statuses, security counter, receipts and both images stay. `Refused` while a
+    trial is under way, `LocalFault` where there is no device or a process works there.
     """
-    if opened.running is None:
-        opened.slots.reserve("a", entry.size)
-        return None
-    running = opened.running()
-    if digest_of(opened.slots, running, entry.size) != entry.digest:
-        raise LocalFault(
-            "another-image",
-            "set-up refused",
-            f"slot {running} runs, but does not hold the image that was given",
-            "give the very image that the device runs: `init --image FILE`",
-        )
-    return running
+    read_config(root)  # there is a device
+    disk = Directory(root)
+    try:
+        disk.lock(_LOCK)
+        journal = FileJournal(disk)
+        raw = journal.read()
+        if raw is None:
+            raise _not_set_up()
+        book = recovery.reset(Book.decode(raw))
+        settings = read_bounded(root / "factory.toml", MAX_CONFIG_BYTES)
+        Config.parse(settings)
+        provision.write_shared(root / "config.toml", settings)
+        journal.commit(book.encode())
+    finally:
+        disk.close()
+    return book
 
 
-def _write_image(opened: OpenBoard, image: bytes) -> None:
-    """A simulated board is made to run ``image``, in slot a."""
-    for slot in SLOTS:
-        opened.slots.reserve(slot, 1)
-    opened.slots.write("a", 0, image)
-    opened.slots.sync("a")
-
-
-def _adopted(running: str, entry: Entry) -> BootRecord:
-    """A real board runs an image already; it is recorded, never written."""
-    record = factory(entry)
-    if running != record.primary:
-        record = BootRecord(running, running, 0, record.b, record.a)
-    return record
+def _not_set_up() -> LocalFault:
+    return LocalFault(
+        "not-set-up",
+        "the device's journal refused",
+        "nothing was ever written to it, or it was erased",
+        "restore journal.bin, or set the device up again with `init --force --forget`",
+    )
 
 
 @dataclass
@@ -241,6 +230,9 @@ def open_device(
         zone=config.zone,
         attempts=config.attempts,
         owner_confirms=config.confirm == "owner",
+        stability=config.stability,
+        keep_former=config.keep_former,
+        bandwidth=config.bandwidth,
     )
     with ExitStack() as stack:
         disk = Directory(root)
@@ -249,48 +241,42 @@ def open_device(
         opened = open_board(config.board, root, disk, config.slot_bytes)
         stack.enter_context(opened.closing)
         parts = Parts(
-            source=source or _http(config, trusted),
+            source=source or assembly.registries(root, config, trusted),
             slots=opened.slots,
             boot=opened.boot,
             journal=FileJournal(disk),
             clock=clock or SystemClock(),
+            uptime=SystemUptime(),
             identity=FileIdentity(root / "keys/device.json", root / "keys/class.json"),
-            health=health or opened.health or _health(root, config),
-            site=site or _site(root, config),
+            health=health or opened.health or assembly.health_check(root, config),
+            site=site or assembly.site(root, config),
         )
         return Device(Agent(profile, parts, progress), config, profile, stack.pop_all())
 
 
-def with_source(device: Device, source: Source, progress: Progress = silent) -> Agent:
-    """Another agent over the same open device that asks another source."""
-    return Agent(device.profile, replace(device.agent.parts, source=source), progress)
+def with_source(
+    device: Device, source: Source, progress: Progress = silent, bandwidth: int | None = None
+) -> Agent:
+    """Another agent over the same open device that asks another source, at another rate or none."""
+    profile = device.profile
+    if bandwidth is not None:
+        profile = replace(profile, bandwidth=bandwidth)
+    return Agent(profile, replace(device.agent.parts, source=source), progress)
 
 
-def factory_image(path: Path | None) -> bytes:
-    """The image a new device runs."""
-    return FACTORY_IMAGE if path is None else read_bounded(path, MAX_SLOT_BYTES)
+def image_in(path: Path | None) -> bytes | None:
+    """The image that a device is set up with; None if none was given."""
+    return None if path is None else read_bounded(path, MAX_SLOT_BYTES)
 
 
-def _http(config: Config, trusted: TrustFile) -> Source:
-    from device_client.adapters.http_source import HttpSource
-
-    return HttpSource(config.registries or list(trusted.registries))
-
-
-def _health(root: Path, config: Config) -> HealthCheck:
-    paths = config.board.paths(root)
-    return CommandHealth(config.health_check, config.health_deadline, paths, root)
-
-
-def _site(root: Path, config: Config) -> Site:
-    def path(text: str) -> Path | None:
-        return root / text if text else None
-
-    return ConfiguredSite(
-        root / "slots",
-        busy_file=path(config.busy_file),
-        busy_command=config.busy_command,
-        metered_file=path(config.metered_file),
-        battery_file=path(config.battery_file),
-        reserved=bool(config.board.slots.a),
-    )
+__all__ = [
+    "FACTORY_IMAGE",
+    "Device",
+    "create",
+    "image_in",
+    "open_device",
+    "paths_of_slots",
+    "require_fit",
+    "reset",
+    "with_source",
+]

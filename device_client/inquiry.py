@@ -78,15 +78,17 @@ class Inquiry:
         self._profile, self._parts = profile, parts
         self._memory, self._outbox = memory, outbox
 
-    def ask(self, running: Entry) -> Finding:
+    def ask(self, running: Entry, wait: int = 0) -> Finding:
         """What the first good answer proves; trust has moved when this returns, or raises late.
+
+        ``wait``: seconds for which the first source may hold its answer back until it has news.
 
         `Malformed`, `Untrusted`, `Refused` (frozen, stale, class-key-epoch), `Unreachable`.
         """
         problem: FirmledgerError | None = None
         for source in self._parts.source.each():
             try:
-                return self._ask(source, running)
+                return self._ask(source, running, 0 if problem else wait)
             except FirmledgerError as error:
                 if not _another_may_know(error):
                     problem = error
@@ -97,13 +99,14 @@ class Inquiry:
             self._outbox.refused(problem.data.get("release", 0), problem.reason)
         raise problem
 
-    def _ask(self, source: Source, running: Entry) -> Finding:
+    def _ask(self, source: Source, running: Entry, wait: int) -> Finding:
         question = Question(
             product=self._profile.trust.product_id,
             device=self._parts.identity.device_id,
             version=running.version,
             security_counter=self._memory.book.state.counter,
             hardware=self._profile.hardware,
+            wait=wait,
             height=self._memory.trust.height,
         )
         answer = source.poll(question, MAX_BUNDLE_BYTES)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from device_client.core.slots import BootRecord, Entry
 from device_client.core.types import Surroundings, Verdict
@@ -95,6 +95,14 @@ class SlotStore(Protocol):
         """Fill ``into`` from ``offset``; how many bytes there were."""
 
 
+@runtime_checkable
+class SelfHashing(Protocol):
+    """A `SlotStore` whose medium hashes itself, where reading it back is dear: a node's flash."""
+
+    def digest(self, slot: str, size: int) -> Digest:
+        """SHA-256 of the slot's first ``size`` bytes, as they are in the medium."""
+
+
 class BootControl(Protocol):
     """The boot environment: which slot boots, what is on trial. Every change is one atomic step."""
 
@@ -132,6 +140,29 @@ class Clock(Protocol):
 
     def sleep(self, seconds: float) -> None:
         """Let that much time pass."""
+
+
+class Uptime(Protocol):
+    """Time that passes evenly, whatever the clock is set to."""
+
+    def seconds(self) -> float:
+        """Since this machine booted."""
+
+
+class Supervisor(Protocol):
+    """Whoever started the daemon, is told how it fares, and restarts it where it hangs."""
+
+    def ready(self) -> None:
+        """It is set up, and starts its rounds."""
+
+    def says(self, status: str) -> None:
+        """What it does or found, in a line for people."""
+
+    def alive(self, within: float) -> None:
+        """It is well, and says so again within so many seconds."""
+
+    def stopping(self) -> None:
+        """It was told to stop, and does."""
 
 
 class Identity(Protocol):

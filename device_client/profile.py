@@ -16,6 +16,7 @@ from device_client.ports import (
     Site,
     SlotStore,
     Source,
+    Uptime,
 )
 from protocol.trustfile import TrustFile
 
@@ -25,7 +26,10 @@ class Profile:
     """What an owner settled when the device was set up.
 
     ``attempts``: boots that a trial may take. ``owner_confirms``: a healthy trial waits for the
-    owner's `confirm`. ``block``, ``stride``: bytes per read, and between two points to resume from.
+    owner's `confirm`. ``stability``: seconds for which a trial must be found healthy.
+    ``keep_former``: whether the former image stays after a confirmation. ``bandwidth``: bytes per
+    second of a download, 0 for no limit. ``block``, ``stride``: bytes per read, and between two
+    points to resume from.
     """
 
     trust: TrustFile
@@ -34,6 +38,9 @@ class Profile:
     zone: tzinfo = UTC
     attempts: int = 3
     owner_confirms: bool = False
+    stability: int = 0
+    keep_former: bool = True
+    bandwidth: int = 0
     block: int = flash.BLOCK
     stride: int = flash.STRIDE
 
@@ -47,6 +54,7 @@ class Parts:
     boot: BootControl
     journal: Journal
     clock: Clock
+    uptime: Uptime
     identity: Identity
     health: HealthCheck
     site: Site

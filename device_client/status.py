@@ -31,20 +31,12 @@ def read_status(root: Path, now: int) -> dict[str, Any]:
     public = read_public(root)
     disk = Directory(root)
     try:
-        raw = FileJournal(disk).read()
-        if raw is None:
-            raise LocalFault(
-                "not-set-up",
-                "the device's journal refused",
-                "nothing was ever written to it, or it was erased",
-                "set the device up with `firmledger-device init`",
-            )
+        book = _book(disk)
         opened = open_board(config.board, root, disk)
         with opened.closing:
             record = opened.boot.record()
     finally:
         disk.close()
-    book = Book.decode(raw)
     running = record.entry(record.running)
     return {
         "device_id": public["device_id"],
@@ -64,6 +56,28 @@ def read_status(root: Path, now: int) -> dict[str, Any]:
         "failed_releases": len(book.state.box),
         "history": history_of(book),
     }
+
+
+def read_history(root: Path) -> list[dict[str, Any]]:
+    """What `firmledger-device history --json` lists, oldest first."""
+    read_config(root)  # there is a device
+    disk = Directory(root)
+    try:
+        return history_of(_book(disk))
+    finally:
+        disk.close()
+
+
+def _book(disk: Directory) -> Book:
+    raw = FileJournal(disk).read()
+    if raw is None:
+        raise LocalFault(
+            "not-set-up",
+            "the device's journal refused",
+            "nothing was ever written to it, or it was erased",
+            "restore journal.bin, or set the device up with `firmledger-device init`",
+        )
+    return Book.decode(raw)
 
 
 def read_public(root: Path) -> dict[str, Any]:

@@ -14,6 +14,9 @@ Rules:
   (of the newest one if that is unknown): "nothing for you" is proved, too.
 * What is shown of a product never goes back in height, whichever release it speaks of, nor below
   the height that a device says it has seen: a device would take an earlier block for a replay.
+* Where the validators changed above the height that a device has seen, the headers that lead from
+  them to those of the proof go along (`registry.links`). A device too far behind for one bundle is
+  shown the block of the last link that fits, with nothing to install, and asks again from there.
 * The ETag is of the bytes. They stay the same until the fresh part is due to be remade, or the
   ledger says something else; so a 304 never outlives a proof.
 
@@ -24,18 +27,20 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 from protocol import cbor
 from protocol.bundle import FORMAT, Anchor, Fresh, assemble
 from protocol.digests import sha256
-from protocol.errors import Misuse, Unreachable
+from protocol.errors import Misuse, Refused, Unreachable
 from protocol.header import parse_header
 from protocol.ids import Hash, ProductId
 from protocol.ledger import Reason, eligible
 from protocol.records import Device, Product
 from registry.catalogue import Catalogue, ReleaseEntry
-from registry.ports import Block, StateSource
+from registry.links import Links, Path
+from registry.ports import Block, Chain
 from registry.submission import Artifacts
 
 REMADE_PER_MAX_AGE = 10
@@ -81,15 +86,19 @@ class _Made:
 
     fresh: Fresh
     block: Block
-    encoded: bytes
-    bundles: dict[Hash | None, tuple[bytes, str]] = field(default_factory=dict)
+    bundles: dict[tuple[Hash | None, tuple[bytes, ...]], tuple[bytes, str]] = field(
+        default_factory=dict
+    )
 
-    def bundle(self, terms_hash: Hash | None, static: bytes | None) -> tuple[bytes, str]:
-        """Encoded bundle and ETag with this static part, which has ``terms_hash``."""
-        known = self.bundles.get(terms_hash)
+    def bundle(
+        self, terms_hash: Hash | None, static: bytes | None, links: tuple[bytes, ...]
+    ) -> tuple[bytes, str]:
+        """Encoded bundle and ETag with these links and this static part (of ``terms_hash``)."""
+        known = self.bundles.get((terms_hash, links))
         if known is None:
-            body = cbor.dumps([FORMAT, static, self.encoded])
-            known = self.bundles[terms_hash] = body, f'"{sha256(body)[:16].hex()}"'
+            fresh = replace(self.fresh, links=links).encode()
+            body = cbor.dumps([FORMAT, static, fresh])
+            known = self.bundles[terms_hash, links] = body, f'"{sha256(body)[:16].hex()}"'
         return known
 
 
@@ -98,7 +107,7 @@ class Bundles:
 
     def __init__(
         self,
-        chain: StateSource,
+        chain: Chain,
         catalogue: Catalogue,
         artifacts: Artifacts,
         *,
@@ -114,6 +123,8 @@ class Bundles:
         self._made: dict[tuple[ProductId, int | None], _Made] = {}
         self._shown: dict[ProductId, int] = {}  # the height that was shown last
         self._statics: dict[Hash, bytes] = {}
+        self._links = Links(chain, catalogue)
+        self._half_ways: dict[tuple[ProductId, Hash], _Made] = {}  # few: one in 16 changes
         self._lock = threading.RLock()
 
     def advance(self) -> bool:
@@ -123,26 +134,31 @@ class Bundles:
             if head == self._head:
                 return False
             self._head = head
+            self._links.refresh()
             return True
 
-    def answer(self, product_id: ProductId, device: Device, seen: int = 0) -> Answer:
-        """The bundle for one device that has ``seen`` this height of the ledger.
+    def answer(self, product_id: ProductId, device: Device, seen: int | None = None) -> Answer:
+        """The bundle for one device that has ``seen`` this height of the ledger, if it says so.
 
         `Misuse` ``unknown-product``, `Unreachable` while nothing is followed.
         """
         with self._lock:
             moment = self._moment(product_id)
             entry, reason = _choose(moment, device)
-            made, static = self._fresh(product_id, moment, entry, seen), None
+            made, static = self._fresh(product_id, moment, entry, seen or 0), None
             if entry is not None and reason is not None:
                 then = _verdict(entry, made.fresh.product, device, made.block.timestamp)
                 if then is not reason:  # time alone decided: show the device the later block
                     made = self._make(product_id, moment, entry)
                 static = self._static(entry.terms_hash)
-        return _answer(made, static, entry, reason if static else None)
+            find = self._links.last if seen is None else self._links.first
+            made, path = self._led(product_id, moment, entry, made, partial(find, seen or 0))
+            if path.rest:
+                return self._half_way(product_id, path)
+        return _answer(made, static, entry, reason if static else None, path)
 
-    def of_release(self, product_id: ProductId, release_id: int) -> Answer:
-        """The bundle of one release, whatever device it is for: for sticks and mirrors."""
+    def of_release(self, product_id: ProductId, release_id: int, height: int = 0) -> Answer:
+        """The bundle of one release, for sticks and mirrors: for any device above ``height``."""
         with self._lock:
             moment = self._moment(product_id)
             entry = _known(moment, release_id)
@@ -154,7 +170,10 @@ class Bundles:
                     "this registry does not hold its envelope and payload",
                     "ask the registry it was published through, or publish it here as well",
                 )
-            return _answer(self._fresh(product_id, moment, entry), static, entry, None)
+            made = self._fresh(product_id, moment, entry)
+            find = partial(self._links.last, height)
+            made, path = self._led(product_id, moment, entry, made, find)
+            return _answer(made, static, entry, None, path)
 
     def fresh(self, product_id: ProductId, release_id: int | None) -> Fresh:
         """The fresh part that speaks of one release, or of the product alone before the first."""
@@ -186,14 +205,54 @@ class Bundles:
                 "try again in a moment",
             )
         known = self._moments.get(product_id)
-        if known is not None and known.block == block:
-            return known
+        if known is None or known.block != block:
+            known = self._moments[product_id] = self._moment_at(product_id, block)
+        return known
+
+    def _moment_at(self, product_id: ProductId, block: Block) -> _Moment:
         entry = self._catalogue.product(product_id, now=block.timestamp, at=block.number)
         releases = self._catalogue.releases(product_id, at=block.number)
         newest_first = tuple(sorted(releases, key=lambda r: r.release_id, reverse=True))
-        moment = _Moment(block, entry.record, newest_first)
-        self._moments[product_id] = moment
-        return moment
+        return _Moment(block, entry.record, newest_first)
+
+    def _led(
+        self,
+        product_id: ProductId,
+        moment: _Moment,
+        entry: ReleaseEntry | None,
+        made: _Made,
+        find: Callable[[int], Path],
+    ) -> tuple[_Made, Path]:
+        """A fresh part and the links to its block: to the head's, if none lead to an older one."""
+        path = find(made.block.number)
+        if not path.leads and made.block != moment.block:
+            made = self._make(product_id, moment, entry)
+            path = find(made.block.number)
+        return made, path
+
+    def _half_way(self, product_id: ProductId, path: Path) -> Answer:
+        """The block that a path's last link leads to: older than the head, so nothing to install.
+
+        `Refused` ``too-far-behind`` where the node proves no block that old.
+        """
+        block = path.links[-1].block
+        made = self._half_ways.get((product_id, block.hash))
+        if made is not None:
+            return _answer(made, None, None, None, path)
+        moment = self._moment_at(product_id, block)
+        try:
+            made = self._prove(product_id, moment, (*moment.releases, None)[0])
+        except Unreachable as fault:
+            raise Refused(
+                "too-far-behind",
+                "no bundle made",
+                f"the validators changed more often than one bundle follows, and block"
+                f" {block.number} cannot be proved any more: {fault.why}",
+                "let the registry use a node that keeps old states, or re-anchor the device"
+                " (`firmledger product reanchor`)",
+            ) from fault
+        self._half_ways[product_id, block.hash] = made
+        return _answer(made, None, None, None, path)
 
     def _fresh(
         self, product_id: ProductId, moment: _Moment, entry: ReleaseEntry | None, seen: int = 0
@@ -215,6 +274,14 @@ class Bundles:
         return made.block == moment.block or not (due or made.block.number < lowest)
 
     def _make(self, product_id: ProductId, moment: _Moment, entry: ReleaseEntry | None) -> _Made:
+        made = self._prove(product_id, moment, entry)
+        if len(self._made) >= KEPT_PARTS:
+            self._made.pop(next(iter(self._made)))
+        self._made[product_id, entry.release_id if entry else None] = made
+        self._shown[product_id] = moment.block.number
+        return made
+
+    def _prove(self, product_id: ProductId, moment: _Moment, entry: ReleaseEntry | None) -> _Made:
         header = self._chain.header(moment.block.hash)
         # The registry's own node says who seals; whether they are trusted is each device's to say.
         validators = parse_header(header).extra.validators
@@ -223,12 +290,7 @@ class Bundles:
         answer = self._chain.proof(slots, moment.block.hash)
         record = entry.record if entry else None
         fresh = assemble(anchor, header, answer, moment.product, record)
-        made = _Made(fresh, moment.block, fresh.encode())
-        if len(self._made) >= KEPT_PARTS:
-            self._made.pop(next(iter(self._made)))
-        self._made[product_id, entry.release_id if entry else None] = made
-        self._shown[product_id] = moment.block.number
-        return made
+        return _Made(fresh, moment.block)
 
 
 def _known(moment: _Moment, release_id: int) -> ReleaseEntry:
@@ -263,8 +325,12 @@ def _choose(moment: _Moment, device: Device) -> tuple[ReleaseEntry | None, Reaso
 
 
 def _answer(
-    made: _Made, static: bytes | None, entry: ReleaseEntry | None, reason: Reason | None
+    made: _Made,
+    static: bytes | None,
+    entry: ReleaseEntry | None,
+    reason: Reason | None,
+    path: Path,
 ) -> Answer:
-    body, etag = made.bundle(entry.terms_hash if entry and static else None, static)
+    body, etag = made.bundle(entry.terms_hash if entry and static else None, static, path.headers)
     release_id = entry.release_id if entry else None
     return Answer(body, etag, release_id, reason, made.block.timestamp)

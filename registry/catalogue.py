@@ -37,6 +37,7 @@ from registry.tables import (
     RELEASES,
     STANDINGS,
     STATES,
+    VALIDATORS,
 )
 
 MAX_PAGE = 1_000
@@ -116,6 +117,15 @@ class EventEntry:
     place: Place
 
 
+@dataclass(frozen=True, slots=True)
+class ValidatorSet:
+    """Who seals from a block on; ``since`` and ``hash`` are the first block that lists them."""
+
+    since: int
+    hash: Hash
+    members: tuple[Address, ...]
+
+
 class Catalogue:
     """Read-only queries; safe for threads."""
 
@@ -132,6 +142,12 @@ class Catalogue:
         """The height up to which nothing is given back; -1 before the first block."""
         with reading(self.engine) as sql:
             return final_height(sql)
+
+    def validator_sets(self) -> list[ValidatorSet]:
+        """Every set that has sealed since the first block followed, oldest first."""
+        with reading(self.engine) as sql:
+            found = sql.execute(select(VALIDATORS).order_by(VALIDATORS.c.block)).all()
+        return [ValidatorSet(row.block, Hash(row.hash), _accounts(row.members)) for row in found]
 
     def products(self, *, now: int | None = None, at: int | None = None) -> list[ProductEntry]:
         """All products, in the order of their creation."""
@@ -332,6 +348,10 @@ def _place_of(sql: Connection, row: Row[Any]) -> Place:
     )
     tx, timestamp = sql.execute(wanted).one()
     return Place(row.block, timestamp, Hash(tx), row.position)
+
+
+def _accounts(raw: bytes) -> tuple[Address, ...]:
+    return tuple(Address(raw[place : place + 20]) for place in range(0, len(raw), 20))
 
 
 def _until(wanted: Select[Any], table: Table, at: int | None) -> Select[Any]:

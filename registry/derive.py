@@ -12,14 +12,23 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, insert
+from sqlalchemy import Connection, insert, select
 
 from protocol.ids import ProductId
 from protocol.records import Record, State, Terms
 from registry.catalogue import newest_standing
 from registry.ports import Block, Event
 from registry.standing import after
-from registry.tables import BLOCKS, EVENTS, FLEETS, PRODUCTS, RELEASES, STANDINGS, STATES
+from registry.tables import (
+    BLOCKS,
+    EVENTS,
+    FLEETS,
+    PRODUCTS,
+    RELEASES,
+    STANDINGS,
+    STATES,
+    VALIDATORS,
+)
 
 
 def take_in(sql: Connection, block: Block, events: Sequence[Event]) -> None:
@@ -32,6 +41,7 @@ def take_in(sql: Connection, block: Block, events: Sequence[Event]) -> None:
             timestamp=block.timestamp,
         )
     )
+    _take_in_validators(sql, block)
     for event in events:
         place = {"block": event.block, "position": event.index}
         product = event.args.get("product_id")
@@ -47,6 +57,15 @@ def take_in(sql: Connection, block: Block, events: Sequence[Event]) -> None:
         )
         for derive in _DERIVED.get(event.name, ()):
             derive(sql, event, place)
+
+
+def _take_in_validators(sql: Connection, block: Block) -> None:
+    members = b"".join(block.validators)
+    newest = select(VALIDATORS.c.members).order_by(VALIDATORS.c.block.desc()).limit(1)
+    if sql.execute(newest).scalar() != members:
+        sql.execute(
+            insert(VALIDATORS).values(block=block.number, hash=bytes(block.hash), members=members)
+        )
 
 
 def _product(sql: Connection, event: Event, place: dict[str, int]) -> None:

@@ -27,7 +27,7 @@ from registry.catalogue import Catalogue, block_of, final_height, newest_block
 from registry.derive import take_in
 from registry.ports import Block, BlockSource
 from registry.store import REGISTRY, reading, writing
-from registry.tables import BLOCKS, EVENTS, FINAL, MARKS, PLACED
+from registry.tables import BLOCKS, EVENTS, FINAL, MARKS, PLACED, VALIDATORS
 
 ORPHANS = Table(
     "orphan",
@@ -62,6 +62,7 @@ class Index:
         self._orphans = orphans
         self._start = start
         self._depth = depth
+        self._forget_older_form()
 
     def catch_up(self, limit: int | None = None) -> int:
         """Follows to the head; returns the number of blocks taken in and given back.
@@ -76,6 +77,14 @@ class Index:
         if moved:
             self._mark_final()
         return moved
+
+    def _forget_older_form(self) -> None:
+        """Empties a catalogue that was begun without its validators: it is followed anew."""
+        with writing(self._engine) as sql:
+            begun = sql.execute(select(BLOCKS.c.number).limit(1)).first()
+            if begun and not sql.execute(select(VALIDATORS.c.block).limit(1)).first():
+                for table in (*PLACED, BLOCKS, MARKS):
+                    sql.execute(delete(table))
 
     def _step(self) -> bool:
         with reading(self._engine) as sql:

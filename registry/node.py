@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from protocol.digests import keccak256
-from protocol.errors import LedgerRefused, Refused, Unreachable
+from protocol.errors import LedgerRefused, Malformed, Refused, Unreachable
+from protocol.header import parse_extra
 from protocol.ids import Address, Hash
 from registry.artifact import artifact
 from registry.ports import Block, Event, Receipt
@@ -129,7 +130,16 @@ def read_block(shown: Mapping[str, Any]) -> Block:
         hash=Hash.parse(shown["hash"]),
         parent=Hash.parse(shown["parentHash"]),
         timestamp=int(shown["timestamp"], 16),
+        validators=_validators(shown),
     )
+
+
+def _validators(shown: Mapping[str, Any]) -> tuple[Address, ...]:
+    """Those that the header lists, if it is QBFT's."""
+    try:
+        return parse_extra(bytes.fromhex(str(shown.get("extraData", "0x"))[2:])).validators
+    except (ValueError, Malformed):
+        return ()
 
 
 def read_events(logs: Sequence[Mapping[str, Any]]) -> list[Event]:

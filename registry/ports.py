@@ -21,12 +21,17 @@ from protocol.records import Ledger
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Where a block stands; ``timestamp`` in Unix seconds."""
+    """Where a block stands; ``timestamp`` in Unix seconds.
+
+    ``validators``: those that a QBFT header lists; none on other chains, and none where it was not
+    the chain that was asked.
+    """
 
     number: int
     hash: Hash
     parent: Hash
     timestamp: int
+    validators: tuple[Address, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)

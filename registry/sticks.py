@@ -12,7 +12,7 @@ are judged there. The status that was proved is reported.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
@@ -22,7 +22,6 @@ from protocol.bundle import (
     MAX_BUNDLE_BYTES,
     STEPS,
     STICK_PREFIX_BYTES,
-    Anchor,
     Bundle,
     Offer,
     Static,
@@ -34,10 +33,11 @@ from protocol.bundle import (
     stick_prefix,
 )
 from protocol.errors import FirmledgerError, LocalFault, Malformed, Misuse, Untrusted
+from protocol.header import parse_header
 from protocol.ids import Version
 from protocol.ledger import StateWord, Status
+from protocol.links import Followed, follow, require_one_block
 from protocol.manifest import Manifest
-from protocol.proof import verify_link
 from protocol.trustfile import TrustFile
 from registry.files import whole_file
 
@@ -131,6 +131,22 @@ def verify(path: Path, trust: TrustFile, progress: Progress) -> Verdict:
         return _verify(bundle, file, trust, progress)
 
 
+def require_product(bundle: Bundle, trust: TrustFile) -> None:
+    """`Untrusted` ``wrong-product`` unless the bundle claims to be of the trust file's product.
+
+    Said before anything is proved: a stick of another product proves nothing of this one.
+    """
+    claimed = None if bundle.static is None else bytes(bundle.static.terms.product_id)
+    if claimed is not None and claimed != bytes(trust.product_id):
+        raise Untrusted(
+            "wrong-product",
+            "bundle refused",
+            f"it is of product 0x{claimed.hex()}, the trust file of {trust.product_name}"
+            f" ({trust.product_id})",
+            "take the stick, or the trust file, of the product meant",
+        )
+
+
 def refresh(path: Path, bundle: bytes) -> int:
     """Puts a newer bundle of the same release before the same payload.
 
@@ -200,11 +216,12 @@ def describe(verdict: Verdict, trust: TrustFile, now: int) -> dict[str, Any]:
 def _verify(bundle: Bundle, file: IO[bytes], trust: TrustFile, progress: Progress) -> Verdict:
     sizes = {"bytes": bundle.fresh.proof.size, "bundle_bytes": len(bundle.encode())}
     try:
-        _check_product(bundle, trust)
+        require_product(bundle, trust)
     except FirmledgerError as error:
         return Verdict(error=error, failed=READ, sizes=sizes)
     try:
-        anchor = _follow(bundle.fresh.links, trust)
+        followed = follow(bundle.fresh.links, trust.validators, trust.min_height)
+        anchor = replace(trust.anchor, validators=followed.validators)
     except FirmledgerError as error:
         return Verdict(error=error, failed=LINKS, sizes=sizes)
     view: View | None = None
@@ -212,7 +229,7 @@ def _verify(bundle: Bundle, file: IO[bytes], trust: TrustFile, progress: Progres
     try:
         view = prove(bundle.fresh, anchor)
         step = HEIGHT
-        _check_height(view, trust)
+        _check_height(view, trust, followed)
         step = str(int(Step.TERMS))
         found = offer(_static(bundle), view)
         step = PAYLOAD
@@ -220,35 +237,6 @@ def _verify(bundle: Bundle, file: IO[bytes], trust: TrustFile, progress: Progres
     except FirmledgerError as error:
         return Verdict(view, None, error, str(error.data.get("step", step)), sizes=sizes)
     return Verdict(view, found, payload_bytes=size, sizes=sizes)
-
-
-def _check_product(bundle: Bundle, trust: TrustFile) -> None:
-    """Said before anything is proved: a stick of another product proves nothing of this one."""
-    claimed = None if bundle.static is None else bytes(bundle.static.terms.product_id)
-    if claimed is not None and claimed != bytes(trust.product_id):
-        raise Untrusted(
-            "wrong-product",
-            "bundle refused",
-            f"it is of product 0x{claimed.hex()}, the trust file of {trust.product_name}"
-            f" ({trust.product_id})",
-            "take the stick, or the trust file, of the product meant",
-        )
-
-
-def _follow(links: Sequence[bytes], trust: TrustFile) -> Anchor:
-    """What is pinned, with the validators that the links lead to."""
-    anchor, height = trust.anchor, -1
-    for link in links:
-        proven = verify_link(link, anchor.validators)
-        if proven.number <= height:
-            raise Untrusted(
-                "link-order",
-                "bundle refused",
-                f"its links go from block {height} to {proven.number}",
-                "export it again",
-            )
-        anchor, height = replace(anchor, validators=proven.validators), proven.number
-    return anchor
 
 
 def _static(bundle: Bundle) -> Static:
@@ -294,14 +282,19 @@ def _check_bytes(file: IO[bytes], claimed: Manifest, progress: Progress) -> int:
     return size
 
 
-def _check_height(view: View, trust: TrustFile) -> None:
-    if view.number < trust.min_height:
+def _check_height(view: View, trust: TrustFile, followed: Followed) -> None:
+    """T5, and T6: neither below the trust file's height or a link's, nor another block."""
+    least = trust.min_height
+    if followed.compared:
+        least = max(least, parse_header(followed.compared).number)
+    if view.number < least:
         raise Untrusted(
             "below-trusted-height",
             "bundle refused",
-            f"its proof is of block {view.number}, the trust file starts at {trust.min_height}",
+            f"its proof is of block {view.number}, trust starts at {least}",
             "take it to a registry and run `firmledger bundle refresh`",
         )
+    require_one_block(followed.compared, view.header)
 
 
 def _pieces(file: IO[bytes], progress: Progress) -> Iterator[bytes]:

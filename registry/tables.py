@@ -1,7 +1,8 @@
 """The catalogue's tables: every row but a block's says where in the chain it comes from.
 
 Rules: 64-bit numbers and hashes are kept as bytes, big-endian, which sort as they count. Records
-are canonical JSON. A row stands for one event and never changes; what holds is the newest row.
+are canonical JSON. A row stands for one event, or one change of the validators, and never changes;
+what holds is the newest row.
 """
 
 from __future__ import annotations
@@ -86,5 +87,12 @@ STATES = Table(
     Column("release", Integer, nullable=False),
     Column("state", Text, nullable=False),
 )
+VALIDATORS = Table(  # from this block on these seal: a row for the first block, and each change
+    "validators",
+    CATALOGUE,
+    Column("block", Integer, primary_key=True, autoincrement=False),
+    Column("hash", LargeBinary, nullable=False),
+    Column("members", LargeBinary, nullable=False),
+)
 FINAL = "final"
-PLACED = (EVENTS, PRODUCTS, STANDINGS, FLEETS, RELEASES, STATES)
+PLACED = (EVENTS, PRODUCTS, STANDINGS, FLEETS, RELEASES, STATES, VALIDATORS)

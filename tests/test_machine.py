@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from device_client.core import slots
+from device_client.core.diagram import diagram
 from device_client.core.machine import (
     MAX_PENALTIES,
     TABLE,
@@ -24,7 +25,6 @@ from device_client.core.machine import (
     Stage,
     State,
     Told,
-    diagram,
     outcome,
     situation,
     step,
@@ -87,6 +87,10 @@ def told_by_chance(world: World) -> Iterator[Told]:
     image = former(world)
     if stage is Stage.IDLE and image is not None:
         yield Told(Event.ROLLBACK, image)
+        if world.boot.running == world.boot.primary:
+            yield Told(Event.CLEAR, image)
+    if stage is Stage.CLEARING:
+        yield Told(Event.CLEAR, world.state.target)
     if stage in (Stage.IDLE, Stage.OFFERED, Stage.WAITING, Stage.DOWNLOADING, Stage.VERIFYING):
         yield Told(Event.NOTHING)
         yield Told(Event.FREEZE)
@@ -149,6 +153,10 @@ def performed(world: World, effect: Effect) -> Iterator[tuple[World, Told | None
         yield replace(world, boot=slots.kept(boot)), None
     elif effect is Effect.GIVE_UP:
         yield replace(world, boot=slots.given_up(boot)), None
+    elif effect is Effect.ERASE:
+        erased = replace(world, whole=world.whole - {boot.inactive})
+        yield erased, Told(Event.CLEARED)
+        yield erased, Told(Event.STOPPED, reason="medium-failed")
     else:
         yield world, None
 

@@ -30,7 +30,7 @@ class Stopped:
     """A clock that stands still but for what a test adds, so that blocks come when it says."""
 
     def __init__(self) -> None:
-        self.time = int(time.time()) - 500
+        self.time = int(time.time()) + 60
 
     def now(self) -> int:
         return self.time
@@ -89,7 +89,7 @@ class Shop:
 @pytest.fixture
 def shop(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Shop:
     made = Shop(tmp_path, capsys)
-    assert registry.main(["init", str(made.reg), "--heartbeat", "1h"]) == 0
+    assert registry.main(["init", str(made.reg), "--heartbeat", "45s", "--max-age", "100s"]) == 0
     made.clock.time += STEP
     made.set_up()
     return made

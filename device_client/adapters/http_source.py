@@ -2,43 +2,44 @@
 
 Rules:
 
-* Every answer is read up to a maximum and no further. A deadline stands over the whole exchange
-  once connected, headers and trailers included (`_Watch`): nothing that a registry drips holds the
-  device longer. Redirects are not followed; a compressed body is not asked for.
-* Whatever goes wrong on the wire is `Unreachable`, and the next registry is tried. Whether an
-  answer is true is not known here: who finds that it is not asks the others by `each`.
-* TLS with the system's trust store where the address says https. Nothing that is believed rests on
-  it: it hides what a device runs, and keeps strangers from wasting its time.
+* Whatever goes wrong on the wire (`wire`) is `Unreachable`, and the next registry is tried. Whether
+  an answer is true is not known here: who finds that it is not asks the others by `each`.
+* Nothing that is believed rests on TLS: it hides what a device runs, and keeps strangers from
+  wasting its time.
 
 Not for threads: the agent's thread polls while no download runs.
 """
 
 from __future__ import annotations
 
-import http.client
 import json
-import socket
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager
+from functools import cache
 from typing import TypeVar
 from urllib.parse import urlencode, urlsplit
 
+from device_client.adapters.no_source import no_registry
+from device_client.adapters.wire import (
+    TIMEOUT,
+    Answer,
+    Trusted,
+    authorities,
+    bounded,
+    exchange,
+    gone,
+)
 from device_client.ports import Question, Source
 from protocol.bundle import MEDIA_TYPE
 from protocol.errors import FirmledgerError, Misuse, Refused, Unreachable
 from protocol.ids import Digest
 
-TIMEOUT = 20
-"""Seconds without a byte after which a connection is given up."""
-DEADLINE = 120
-"""Seconds that an answer may take in all, waiting and the bytes of a payload not counted."""
 SLOWEST = 1024
 """Bytes per second, on average, below which a download is given up after `PATIENCE` seconds."""
 PATIENCE = 30
 _PROBLEM_BYTES = 16 * 1024
-_PIECE = 256 << 10
+_PIECE = 64 << 10
 
 _T = TypeVar("_T")
 
@@ -46,20 +47,21 @@ _T = TypeVar("_T")
 class HttpSource:
     """Implements `ports.Source` over the device API of docs (``/v1``)."""
 
-    def __init__(self, registries: Sequence[str], timeout: float = TIMEOUT) -> None:
-        """``registries``: base addresses, in the order in which they are asked."""
+    def __init__(
+        self, registries: Sequence[str], timeout: float = TIMEOUT, trusted: Trusted | None = None
+    ) -> None:
+        """``registries``: base addresses, in the order in which they are asked; ``trusted``: who
+        may vouch for those that are asked over TLS, the system's authorities if None."""
         if not registries:
-            raise Misuse(
-                "no-registry",
-                "nothing to ask",
-                "no registry is configured",
-                "name one with `init --registry URL`, or install from a file",
-            )
+            raise no_registry()
         self._registries = [require_address(address) for address in registries]
         self._timeout = timeout
         self._seen: dict[str, tuple[str, bytes]] = {}
         alone = len(registries) == 1
-        self._each = (self,) if alone else tuple(HttpSource([r], timeout) for r in registries)
+        self._trusted = trusted or cache(lambda: authorities(None))
+        self._each = (
+            (self,) if alone else tuple(HttpSource([r], timeout, self._trusted) for r in registries)
+        )
 
     def poll(self, question: Question, maximum: int) -> bytes:
         """The bundle for this device; the last one again where the registry says it still holds."""
@@ -69,12 +71,14 @@ class HttpSource:
                 "version": int(question.version),
                 "counter": question.security_counter,
                 "hardware": question.hardware,
-                "wait": question.wait,
             }
         )
-        # The height rises from poll to poll, and is no part of what the registry's ETag names.
+        # The height rises from poll to poll, and a wait is no part of a question: the registry's
+        # ETag names neither.
         path = f"/v1/products/{question.product}/bundle?{query}"
         told = f"{path}&height={question.height}"
+        if question.wait:
+            told += f"&wait={question.wait}"
         return self._first(
             lambda registry: self._bundle(registry, path, told, question.wait, maximum)
         )
@@ -98,8 +102,8 @@ class HttpSource:
 
         def post(registry: str) -> None:
             headers = {"Content-Type": "application/cose"}
-            with self._request(registry, "POST", "/v1/receipts", receipt, headers) as answer:
-                body = _bounded(answer, _PROBLEM_BYTES)
+            with self._exchange(registry, "POST", "/v1/receipts", receipt, headers) as answer:
+                body = bounded(answer, _PROBLEM_BYTES)
                 if 400 <= answer.status < 500 and answer.status not in (408, 425, 429):
                     raise _problem(Refused, "receipt-not-taken", registry, answer.status, body)
                 _require(answer.status in (200, 201, 202), registry, answer.status, body)
@@ -110,8 +114,8 @@ class HttpSource:
         """The proof that a receipt is anchored, or None while it is not."""
 
         def get(registry: str) -> bytes | None:
-            with self._request(registry, "GET", f"/v1/receipts/{leaf.hex()}") as answer:
-                body = _bounded(answer, maximum)
+            with self._exchange(registry, "GET", f"/v1/receipts/{leaf.hex()}") as answer:
+                body = bounded(answer, maximum)
                 if answer.status in (202, 404):
                     return None
                 _require(answer.status == 200, registry, answer.status, body)
@@ -124,6 +128,17 @@ class HttpSource:
         return self._each
 
     # -- one registry ----------------------------------------------------------------------------
+
+    def _exchange(
+        self,
+        registry: str,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        wait: int = 0,
+    ) -> AbstractContextManager[Answer]:
+        return exchange(registry, method, path, body, headers, wait, self._timeout, self._trusted)
 
     def _first(self, ask: Callable[[str], _T]) -> _T:
         """The first answer of any registry; the first one's error if all refuse or are gone."""
@@ -141,8 +156,8 @@ class HttpSource:
         headers = {"Accept": MEDIA_TYPE}
         if etag:
             headers["If-None-Match"] = etag
-        with self._request(registry, "GET", told, None, headers, wait) as answer:
-            fresh = _bounded(answer, maximum)
+        with self._exchange(registry, "GET", told, None, headers, wait) as answer:
+            fresh = bounded(answer, maximum)
             if answer.status == 304 and etag:
                 return body
             _require(answer.status == 200, registry, answer.status, fresh)
@@ -152,113 +167,20 @@ class HttpSource:
     def _range(self, registry: str, digest: Digest, offset: int, size: int) -> Iterator[bytes]:
         headers = {"Range": f"bytes={offset}-"} if offset else {}
         path = f"/v1/blobs/{digest.hex()}"
-        with self._request(registry, "GET", path, None, headers) as answer:
+        with self._exchange(registry, "GET", path, None, headers) as answer:
             if answer.status not in (200, 206):
-                _require(False, registry, answer.status, _bounded(answer, _PROBLEM_BYTES))
+                _require(False, registry, answer.status, bounded(answer, _PROBLEM_BYTES))
             start = _start(answer, registry, offset)
             since, got = time.monotonic(), 0
             while start < size:
                 answer.watch.allow(since + max(PATIENCE, got / SLOWEST))
                 piece = answer.read1(min(_PIECE, size - start))
                 if not piece:
-                    raise _gone(registry, f"it stopped after {start} of {size} bytes")
+                    raise gone(registry, f"it stopped after {start} of {size} bytes")
                 got += len(piece)
                 if start + len(piece) > offset:
                     yield piece[max(0, offset - start) :]
                 start += len(piece)
-
-    @contextmanager
-    def _request(
-        self,
-        registry: str,
-        method: str,
-        path: str,
-        body: bytes | None = None,
-        headers: Mapping[str, str] | None = None,
-        wait: int = 0,
-    ) -> Iterator[_Answer]:
-        sent = {"Accept-Encoding": "identity", "User-Agent": "firmledger-device", **(headers or {})}
-        connection: http.client.HTTPConnection | None = None
-        watch: _Watch | None = None
-        try:
-            connection, base = _connection(registry, self._timeout + wait)
-            connection.connect()
-            watch = _Watch(connection.sock, time.monotonic() + DEADLINE + wait)
-            connection.request(method, base + path, body, sent)
-            yield _Answer(connection.getresponse(), watch)
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            if watch is not None and watch.over:
-                raise _slow() from error
-            raise _gone(registry, _said(error)) from error
-        finally:
-            if watch is not None:
-                watch.end()
-            if connection is not None:
-                connection.close()
-
-
-class _Watch:
-    """Shuts a connection down when its time is over, whatever is waited for on it just then."""
-
-    def __init__(self, connection: socket.socket, until: float) -> None:
-        """``until``: by the monotonic clock."""
-        self.over = False
-        self._connection, self._until, self._ended = connection, until, False
-        self._changed = threading.Condition()
-        threading.Thread(target=self._run, name="watch", daemon=True).start()
-
-    def allow(self, until: float) -> None:
-        """Move the deadline; one that has passed stays passed."""
-        with self._changed:
-            sooner, self._until = until < self._until, until
-            if sooner:
-                self._changed.notify()
-
-    def end(self) -> None:
-        """The exchange is over; the connection is left alone from now on."""
-        with self._changed:
-            self._ended = True
-            self._changed.notify()
-
-    def _run(self) -> None:
-        with self._changed:
-            while not self._ended:
-                left = self._until - time.monotonic()
-                if left <= 0:
-                    self.over = True
-                    break
-                self._changed.wait(left)
-            if self.over:
-                # Not the TLS socket's own method: it would forget its keys under the reader's feet.
-                with suppress(OSError):
-                    socket.socket.shutdown(self._connection, socket.SHUT_RDWR)
-
-
-class _Answer:
-    """A registry's answer under a watch: what was cut off by it is never taken for a whole."""
-
-    def __init__(self, answer: http.client.HTTPResponse, watch: _Watch) -> None:
-        """Its headers were read; they may be half of what was to come."""
-        self._answer, self.watch = answer, watch
-        self.status, self.headers = answer.status, answer.headers
-        self._require_time()
-
-    def read1(self, maximum: int) -> bytes:
-        """Some bytes of the body, none at its end; `Unreachable` once the time is over."""
-        piece = self._answer.read1(maximum)
-        self._require_time()
-        return piece
-
-    def _require_time(self) -> None:
-        if self.watch.over:
-            raise _slow()
-
-
-def _connection(registry: str, timeout: float) -> tuple[http.client.HTTPConnection, str]:
-    """A connection, not open yet, and the path below which the registry lies."""
-    url = urlsplit(registry)
-    kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
-    return kind(url.hostname or "", url.port, timeout=timeout), url.path.rstrip("/")
 
 
 def require_address(address: str) -> str:
@@ -280,28 +202,13 @@ def require_address(address: str) -> str:
     return address
 
 
-def _bounded(answer: _Answer, maximum: int) -> bytes:
-    """The whole body; `Unreachable` if it is longer than ``maximum``."""
-    body = bytearray()
-    while piece := answer.read1(min(64 * 1024, maximum + 1 - len(body))):
-        body += piece
-        if len(body) > maximum:
-            raise Unreachable(
-                "oversized-answer",
-                "answer refused",
-                f"it has more than {maximum} bytes",
-                "ask another registry",
-            )
-    return bytes(body)
-
-
-def _start(answer: _Answer, registry: str, offset: int) -> int:
+def _start(answer: Answer, registry: str, offset: int) -> int:
     """At which byte of the payload the body begins."""
     if answer.status == 200:
         return 0
     declared = answer.headers.get("Content-Range", "")
     if not declared.startswith(f"bytes {offset}-"):
-        raise _gone(registry, f"it answered with range {declared[:60]!r} to byte {offset}")
+        raise gone(registry, f"it answered with range {declared[:60]!r} to byte {offset}")
     return offset
 
 
@@ -326,18 +233,3 @@ def _problem(
         "see the registry's log, or ask another one",
         status=status,
     )
-
-
-def _gone(registry: str, why: str) -> Unreachable:
-    return Unreachable(
-        "unreachable", f"{registry} gave no answer", why, "check address and network, try again"
-    )
-
-
-def _slow() -> Unreachable:
-    return Unreachable("slow-answer", "answer refused", "it took too long", "ask another registry")
-
-
-def _said(error: Exception) -> str:
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return str(text)[:200]

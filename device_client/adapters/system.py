@@ -28,6 +28,14 @@ class SystemClock:
         time.sleep(seconds)
 
 
+class SystemUptime:
+    """Implements `ports.Uptime` by the kernel's clock that counts sleep in and is never set."""
+
+    def seconds(self) -> float:
+        """Since the machine booted."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 class CommandHealth:
     """Implements `ports.HealthCheck` by a command: exit 0 within the deadline means healthy.
 

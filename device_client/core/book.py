@@ -4,8 +4,9 @@ Because it is one record, a transition and what follows from it (a receipt, a pe
 are durable together or not at all. What boots is not in here: that is the boot record's.
 
 Receipts are linked here (sequence, hash of the previous one): one *final* outcome per release, one
-refusal per release and reason. They leave the queue by `acknowledged` alone. Refusals give way
-when the queue is long; final outcomes never do.
+refusal per release and reason. They leave the queue by `acknowledged` alone. Refusals are not even
+made when the queue is long; and nothing is installed without `room` for what may come of it, so
+that no receipt of a final outcome is ever dropped.
 
 It does *not* sign, send or store anything.
 """
@@ -16,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from device_client.core.machine import State
+from device_client.core.policy import Spoilt
 from device_client.core.types import damaged, natural, octets, truth, words
 from protocol import cbor
 from protocol.digests import sha256
@@ -23,12 +25,14 @@ from protocol.errors import FirmledgerError
 from protocol.ids import U32_MAX, Digest, Version
 from protocol.receipt import MAX_RECEIPT_BYTES, NO_PREVIOUS, Consent, Outcome
 
-FORMAT = 1
-MAX_BOOK_BYTES = 96 * 1024
+FORMAT = 2
+MAX_BOOK_BYTES = 104 * 1024
 MAX_QUEUE = 64
 REFUSALS_UP_TO = 32
+OUTCOMES_TO_COME = 3
+"""Of one installation: its own, and the owner's leaving of either of two images afterwards."""
 MAX_SPOKEN = 64
-MAX_HISTORY = 32
+MAX_HISTORY = 64
 OWNER = "owner"
 """The reason of an outcome that the owner brought about."""
 
@@ -71,7 +75,8 @@ class Glance:
 class Book:
     """``trust``: an encoded `core.trust.TrustState`, carried as it is. ``spoken``: (release,
     reason, final) of receipts made, so that none is made twice. ``consent``: the manifest digest
-    the owner agreed to, and who and when. ``failures``: polls in a row that failed."""
+    the owner agreed to, and who and when. ``failures``: polls in a row that failed. ``spoilt``: the
+    release whose bytes came wrong last."""
 
     state: State
     trust: bytes
@@ -82,6 +87,7 @@ class Book:
     consent: tuple[Digest, Consent] | None = None
     failures: int = 0
     history: tuple[Happening, ...] = ()
+    spoilt: Spoilt | None = None
 
     # -- receipts --------------------------------------------------------------------------------
 
@@ -91,15 +97,22 @@ class Book:
             return False
         return outcome.final or len(self.queue) < REFUSALS_UP_TO
 
+    @property
+    def room(self) -> bool:
+        """Whether all that may come of one more installation finds its place in the queue."""
+        return len(self.queue) + OUTCOMES_TO_COME <= MAX_QUEUE
+
     def queued(self, receipt: bytes, release_id: int, outcome: Outcome, reason: str) -> Book:
-        """With a signed receipt at the end of the queue."""
+        """With a signed receipt at the end of the queue; there is `room`, or it was kept before."""
+        if len(self.queue) >= MAX_QUEUE:
+            raise OverflowError("a receipt without room in the queue")
         mark = (release_id, _mark_of(outcome, reason))
         return replace(
             self,
-            queue=(*self.queue, Queued(receipt, release_id))[-MAX_QUEUE:],
+            queue=(*self.queue, Queued(receipt, release_id)),
             sequence=self.sequence + 1,
             previous=sha256(receipt),
-            spoken=(*self.spoken, mark)[-MAX_SPOKEN:],
+            spoken=_remembered((*self.spoken, mark)),
         )
 
     def handed_over(self, receipt: bytes) -> Book:
@@ -112,6 +125,13 @@ class Book:
         return replace(self, queue=tuple(q for q in self.queue if q.receipt != receipt))
 
     # -- the rest --------------------------------------------------------------------------------
+
+    def came_wrong(self, manifest_digest: Digest, now: int) -> Book:
+        """With one more time that a release's bytes were not what its manifest says."""
+        last = self.spoilt
+        again = last is not None and last.manifest_digest == manifest_digest
+        times = min(last.times + 1, U32_MAX) if last is not None and again else 1
+        return replace(self, spoilt=Spoilt(manifest_digest, times, now))
 
     def noted(self, happening: Happening) -> Book:
         """With one more line of history; the same line twice in a row is one."""
@@ -149,6 +169,7 @@ class Book:
                 consent,
                 self.failures,
                 [[h.time, h.what, h.release_id, h.version, h.reason] for h in self.history],
+                _spoilt_row(self.spoilt),
             ]
         )
         if len(data) > MAX_BOOK_BYTES:
@@ -162,7 +183,7 @@ class Book:
             row = cbor.loads(data, max_bytes=MAX_BOOK_BYTES)
         except FirmledgerError as error:
             raise damaged(f"it is not canonical CBOR: {error.why}") from None
-        if not isinstance(row, list) or len(row) != 10 or row[0] != FORMAT:
+        if not isinstance(row, list) or len(row) != 11 or row[0] != FORMAT:
             raise damaged("it is of another format")
         consent = None
         if row[7] is not None:
@@ -179,12 +200,34 @@ class Book:
             consent=consent,
             failures=natural(row[8]),
             history=tuple(_happening(h) for h in _rows(row[9], MAX_HISTORY)),
+            spoilt=_read_spoilt(row[10]),
         )
 
 
 def _mark_of(outcome: Outcome, reason: str) -> str:
     """One final outcome per release, but that the owner may leave it later; refusals by reason."""
     return "" if outcome.final and reason != OWNER else reason
+
+
+def _remembered(spoken: tuple[tuple[int, str], ...]) -> tuple[tuple[int, str], ...]:
+    """At most `MAX_SPOKEN` marks: the oldest refusals are forgotten before any final outcome."""
+    surplus = len(spoken) - MAX_SPOKEN
+    if surplus <= 0:
+        return spoken
+    refusals = [mark for mark in spoken if mark[1] not in ("", OWNER)]
+    forgotten = refusals[:surplus] or list(spoken[:surplus])
+    return tuple(mark for mark in spoken if mark not in forgotten)
+
+
+def _spoilt_row(spoilt: Spoilt | None) -> list[Any] | None:
+    return None if spoilt is None else [bytes(spoilt.manifest_digest), spoilt.times, spoilt.last]
+
+
+def _read_spoilt(value: Any) -> Spoilt | None:
+    if value is None:
+        return None
+    digest, times, last = _row(value, 3)
+    return Spoilt(Digest(octets(digest)), natural(times, U32_MAX), natural(last))
 
 
 def _rows(value: Any, most: int) -> list[Any]:

@@ -15,6 +15,9 @@ Rules:
 6. `Effect.REPORT` is performed inside the commit of the very state that it stands with: a final
    outcome is journalled together with the transition that made it final.
 
+7. Where the owner does not keep the former image (CLEAR), its entry is withdrawn before its first
+   byte is overwritten, and the stage stays until the last one is, whatever is cut on the way.
+
 It does *not* decide whether to install (`core.policy`) or whether to believe (`core.trust`).
 """
 
@@ -46,7 +49,12 @@ class Stage(StrEnum):
     TRIAL = "trial"
     CONFIRMED = "confirmed"
     REVERTED = "reverted"
+    CLEARING = "clearing"
     FROZEN = "frozen"
+
+
+BOOTING = frozenset({Stage.INSTALLED, Stage.TRIAL, Stage.CONFIRMED, Stage.REVERTED})
+"""Stages in which the boot record has the word: neither the ledger nor the owner interferes."""
 
 
 class Event(StrEnum):
@@ -70,6 +78,8 @@ class Event(StrEnum):
     LEAVING = "leaving"  # boot record: the trial was given up, the image still runs
     KEPT = "kept"  # boot record: the image is the primary
     FELL_BACK = "fell-back"  # boot record: the former image runs again
+    CLEAR = "clear"  # the owner keeps no former image: it comes with it
+    CLEARED = "cleared"  # its bytes are gone, durably
     FREEZE = "freeze"  # two different sealed blocks at one height
     THAW = "thaw"  # re-anchored by the recovery keys
 
@@ -88,6 +98,7 @@ class Effect(StrEnum):
     CHECK_HEALTH = "check-health"  # HEALTHY or SICK
     KEEP = "keep"  # make the running slot the primary
     GIVE_UP = "give-up"  # end the trial against the image
+    ERASE = "erase"  # overwrite the image: CLEARED or STOPPED
     REPORT = "report"  # put a receipt in the queue, in this very commit
 
 
@@ -97,7 +108,9 @@ class State:
 
     ``progress``: bytes of the payload that are durable in the slot. ``counter``: the security
     counter, a floor for what may be installed. ``box``: manifest digests of releases that failed.
-    ``reason``: why an image is being left, kept until the outcome is reported.
+    ``reason``: why an image is being left, kept until the outcome is reported. ``settled``: seconds
+    for which an image on trial was found healthy, the last time at ``checked`` (seconds since the
+    machine booted; None: never).
     """
 
     stage: Stage = Stage.IDLE
@@ -106,24 +119,29 @@ class State:
     counter: int = 0
     box: tuple[Digest, ...] = ()
     reason: str = ""
+    settled: int = 0
+    checked: int | None = None
 
     def to_list(self) -> list[Any]:
         """As plain values, for the journal."""
         target = self.target.to_list() if self.target else None
         box = [bytes(digest) for digest in self.box]
-        return [str(self.stage), target, self.progress, self.counter, box, self.reason]
+        start = [str(self.stage), target, self.progress, self.counter, box, self.reason]
+        return [*start, self.settled, self.checked]
 
     @classmethod
     def from_list(cls, row: Any) -> Self:
         """The state of `to_list`; `Malformed` otherwise."""
-        if not isinstance(row, list) or len(row) != 6 or not isinstance(row[4], list):
-            raise damaged("the machine's state has six members")
-        if row[0] not in set(Stage) or len(row[4]) > MAX_PENALTIES:
+        if not isinstance(row, list) or len(row) != 8 or not isinstance(row[4], list):
+            raise damaged("the machine's state has eight members")
+        if row[0] not in list(Stage) or len(row[4]) > MAX_PENALTIES:
             raise damaged("the machine's state is unknown")
         target = None if row[1] is None else Target.from_list(row[1])
         box = tuple(Digest(octets(d)) for d in row[4])
         counter, reason = natural(row[3], U32_MAX), words(row[5])
-        return cls(Stage(row[0]), target, natural(row[2]), counter, box, reason)
+        checked = None if row[7] is None else natural(row[7])
+        start = (Stage(row[0]), target, natural(row[2]), counter, box, reason)
+        return cls(*start, natural(row[6]), checked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,11 +166,11 @@ def _same(state: State, told: Told) -> State:
 def _take(state: State, told: Told) -> State:
     if told.target is None:
         raise Misuse("no-target", "offer refused", "it names no image", "report this as a bug")
-    return replace(state, target=told.target, progress=0, reason="")
+    return replace(_drop(state, told), target=told.target)
 
 
 def _drop(state: State, told: Told) -> State:
-    return replace(state, target=None, progress=0, reason="")
+    return replace(state, target=None, progress=0, reason="", settled=0, checked=None)
 
 
 def _blame(state: State, told: Told) -> State:
@@ -244,6 +262,12 @@ TABLE: Mapping[tuple[Stage, Event], Row] = {
     (_S.REVERTED, _E.TRYING): Row(_S.REVERTED, (_F.GIVE_UP, _F.REBOOT, _F.LOOK)),
     (_S.REVERTED, _E.LEAVING): Row(_S.REVERTED, (_F.REBOOT, _F.LOOK)),
     (_S.REVERTED, _E.FELL_BACK): Row(_S.IDLE, (_F.REPORT,), _penalise),
+    # The former image is not kept: its entry goes, then its bytes. What cannot be overwritten stays
+    # without an entry, and boots no more than the rest.
+    (_S.IDLE, _E.CLEAR): Row(_S.CLEARING, (_F.VACATE, _F.ERASE), _take),
+    (_S.CLEARING, _E.CLEAR): Row(_S.CLEARING, (_F.VACATE, _F.ERASE)),
+    (_S.CLEARING, _E.CLEARED): Row(_S.IDLE, (), _drop),
+    (_S.CLEARING, _E.STOPPED): Row(_S.IDLE, (), _drop),
     # The ledger contradicted itself: nothing is installed until people have looked.
     (_S.FROZEN, _E.THAW): Row(_S.IDLE),
 }
@@ -292,16 +316,3 @@ def situation(record: BootRecord, target: Target) -> Event:
         if entry.standing is Standing.GOOD and record.primary == slot:
             return Event.KEPT
     return Event.UNARMED
-
-
-def diagram() -> str:
-    """The table as a Mermaid state diagram; docs/device.md shows it, a test compares them."""
-    lines = ["stateDiagram-v2", "    [*] --> idle"]
-    edges: dict[tuple[Stage, Stage], list[str]] = {}
-    for (stage, event), row in TABLE.items():
-        edges.setdefault((stage, row.stage), []).append(str(event))
-    lines += [
-        f"    {source} --> {target}: {', '.join(events)}"
-        for (source, target), events in edges.items()
-    ]
-    return "\n".join(lines) + "\n"

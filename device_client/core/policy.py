@@ -2,14 +2,16 @@
 
 `decide` answers GO or a reason to hold. In order:
 
-1. A release that failed here is not tried again (the penalty box).
-2. mode ``manual``: only by the owner's own command. ``ask``: only with consent to this release.
-3. Inhibitors: busy, battery, metered link, free space.
-4. Maintenance windows, weekly, in local time; none given means any time.
+1. A release that failed here is not tried again (the penalty box); one whose bytes came wrong
+   `retries` times in a row is tried once more per `retry_after`, for others may send them right.
+2. Facts: a receipt of the outcome must find room in the queue, and the image in its slot.
+3. mode ``manual``: only by the owner's own command. ``ask``: only with consent to this release.
+4. Inhibitors: busy, battery, metered link.
+5. Maintenance windows, weekly, in local time; none given means any time.
 
-A critical release passes those of 2 to 4 that the owner's ``critical`` leave names, and no other;
-free space is a fact that no leave changes. The owner's own command (`Leave.NOW`) passes 2, 3 and 4
-but for free space and a critically low battery: whoever stands beside the device knows better.
+A critical release passes those of 3 to 5 that the owner's ``critical`` leave names, and no other.
+The owner's own command (`Leave.NOW`) passes 1 and 3 to 5 but for a critically low battery: whoever
+stands beside the device knows better. No leave changes a fact.
 
 Rollout, expiry, status and counters are the ledger's (`protocol.ledger.eligible`), asked before.
 Times are Unix seconds; the time zone is an argument.
@@ -17,7 +19,6 @@ Times are Unix seconds; the time zone is an argument.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
@@ -52,6 +53,8 @@ class Hold(StrEnum):
     """Why not now; the words of ``--json``."""
 
     PENALTY = "failed-here"
+    RETRY = "came-wrong"
+    RECEIPTS = "receipts"
     MANUAL = "manual"
     CONSENT = "consent"
     BUSY = "busy"
@@ -135,6 +138,8 @@ class Policy:
     critical: frozenset[Hold] = frozenset()
     min_battery: int = 30
     allow_metered: bool = False
+    retries: int = 3
+    retry_after: int = 86400
 
     def __post_init__(self) -> None:
         if not self.critical <= OVERRIDABLE:
@@ -145,6 +150,25 @@ class Policy:
                 f"a critical release cannot pass {refused}",
                 f"name some of: {', '.join(sorted(OVERRIDABLE))}",
             )
+
+
+@dataclass(frozen=True, slots=True)
+class Spoilt:
+    """A release whose bytes came wrong: its manifest, how often in a row, and when at last."""
+
+    manifest_digest: Digest
+    times: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What this device went through: releases that failed here (``box``), one whose bytes came
+    wrong, and whether its queue has room for what becomes of another installation."""
+
+    box: Collection[Digest] = ()
+    spoilt: Spoilt | None = None
+    room: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,13 +187,19 @@ def decide(
     target: Target,
     surroundings: Surroundings,
     leave: Leave,
-    box: Collection[Digest],
+    past: Past,
     now: int,
     zone: tzinfo,
 ) -> Decision:
     """GO, or the first reason to hold."""
-    if target.manifest_digest in box and leave is not Leave.NOW:
-        return Decision(Hold.PENALTY)
+    if leave is not Leave.NOW:
+        if target.manifest_digest in past.box:
+            return Decision(Hold.PENALTY)
+        again = _tried_enough(policy, target, past.spoilt)
+        if again > now:
+            return Decision(Hold.RETRY, again)
+    if not past.room:
+        return Decision(Hold.RECEIPTS)
     if surroundings.free is not None and surroundings.free < target.image_size:
         return Decision(Hold.SPACE)
     if leave is Leave.NOW:
@@ -182,6 +212,13 @@ def decide(
     if Hold.WINDOW not in passes and not in_window(policy, now, zone):
         return Decision(Hold.WINDOW, next_opening(policy, now, zone))
     return GO
+
+
+def _tried_enough(policy: Policy, target: Target, spoilt: Spoilt | None) -> int:
+    """When the target may be fetched again; 0: at any time."""
+    if spoilt is None or spoilt.manifest_digest != target.manifest_digest:
+        return 0
+    return spoilt.last + policy.retry_after if spoilt.times >= policy.retries else 0
 
 
 def _objections(policy: Policy, around: Surroundings, leave: Leave) -> list[Hold]:
@@ -209,21 +246,3 @@ def next_opening(policy: Policy, now: int, zone: tzinfo) -> int | None:
             return minute
         minute += 60
     return None
-
-
-# -- when to ask again -----------------------------------------------------------------------------
-
-
-def fraction(seed: bytes, number: int) -> float:
-    """A number in [0, 1), the same for the same arguments and unlike those of other devices."""
-    digest = hashlib.sha256(seed + number.to_bytes(8, "big")).digest()
-    return int.from_bytes(digest[:7], "big") / 2**56
-
-
-def poll_delay(interval: int, failures: int, seed: bytes, number: int, longest: int) -> float:
-    """Seconds until poll ``number``: the interval, doubled per failure in a row, within +-25%.
-
-    Never above ``longest``. ``seed`` is the device id: a fleet spreads by itself.
-    """
-    base = float(min(interval << min(failures, 16), longest))
-    return min(base * (0.75 + fraction(seed, number) / 2), float(longest))

@@ -19,8 +19,6 @@ Not here: re-anchoring (`device_client.core.reanchor`), and whether to install
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from enum import StrEnum
 
@@ -83,8 +81,8 @@ def advance(
         _require_not_frozen(state)
     with step(Step.PERIOD):
         _require_period(state, max(clock or 0, build_time), trusting_period)
-    with step(Step.LINKS), _kept_as_evidence(state):
-        followed = follow(fresh.links, state.validators, state.height, state.header)
+    with step(Step.LINKS):
+        followed = _follow(state, fresh.links)
     view = _proved(state, fresh, state.anchor(pinned, followed.validators), followed)
     with step(Step.HEIGHT):
         _require_height(view, max(state.height, _number(followed.compared)))
@@ -148,6 +146,13 @@ def _require_period(state: TrustState, now: int, trusting_period: int) -> None:
         )
 
 
+def _follow(state: TrustState, links: tuple[bytes, ...]) -> Followed:
+    try:
+        return follow(links, state.validators, state.height, state.header)
+    except Contradiction as found:
+        raise Equivocation(found, state) from None
+
+
 def _proved(state: TrustState, fresh: Fresh, anchor: Anchor, followed: Followed) -> View:
     """The view that ``fresh`` proves. A header that holds is evidence even if the rest does not."""
     try:
@@ -176,18 +181,12 @@ def _require_height(view: View, height: int) -> None:
 
 
 def _require_one_block(state: TrustState, followed: Followed, header: bytes) -> None:
-    with step(Step.ONE_BLOCK), _kept_as_evidence(state):
-        require_one_block(state.header, header)
-        require_one_block(followed.compared, header)
-
-
-@contextmanager
-def _kept_as_evidence(state: TrustState) -> Iterator[None]:
-    """`Equivocation` in place of a contradiction met inside."""
-    try:
-        yield
-    except Contradiction as found:
-        raise Equivocation(found, state) from None
+    with step(Step.ONE_BLOCK):
+        try:
+            require_one_block(state.header, header)
+            require_one_block(followed.compared, header)
+        except Contradiction as found:
+            raise Equivocation(found, state) from None
 
 
 def _require_time(view: View, state: TrustState) -> None:

@@ -97,10 +97,14 @@ def bundle_of_release(
     registry: Here,
     product: ThisProduct,
     release_id: int,
+    height: Annotated[int, Query(ge=0, lt=1 << 63)] = 0,
     if_none_match: Annotated[str | None, Header(max_length=256)] = None,
 ) -> Response:
-    """The bundle of one release, for sticks and mirrors; devices decide whether to install it."""
-    return _bundle(registry.bundles.of_release(product, release_id), if_none_match)
+    """The bundle of one release, for sticks and mirrors; devices decide whether to install it.
+
+    It follows the validators from ``height``, the least of the devices it is for.
+    """
+    return _bundle(registry.bundles.of_release(product, release_id, height), if_none_match)
 
 
 @routes.head("/blobs/{digest}", response_class=Response, include_in_schema=False)

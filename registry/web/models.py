@@ -149,7 +149,7 @@ class Poll(Strict):
     version: Annotated[int, Field(ge=0, lt=1 << 64)]
     counter: Annotated[int, Field(ge=0, lt=1 << 32)]
     hardware: Annotated[int, Field(ge=0, lt=1 << 32)]
-    height: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
+    height: Annotated[int, Field(ge=0, lt=1 << 63)] | None = None
     wait: Annotated[int, Field(ge=0, le=55)] = 0
 
 

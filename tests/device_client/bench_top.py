@@ -31,6 +31,9 @@ class BenchTop:
     doctor: world.Doctor = field(default_factory=world.Doctor)
     policy: Policy = field(default_factory=Policy)
     owner_confirms: bool = False
+    stability: int = 0
+    keep_former: bool = True
+    bandwidth: int = 0
     max_age: int = 3600
     block: int = 512
     stride: int = 1024
@@ -72,6 +75,7 @@ class BenchTop:
             boot=boot,
             journal=self.journal_class(self.disk),
             clock=self.clock,
+            uptime=self.clock,
             identity=world.KeyIdentity(),
             health=self.doctor,
             site=self.place,
@@ -85,6 +89,9 @@ class BenchTop:
             hardware=self.hardware,
             policy=self.policy,
             owner_confirms=self.owner_confirms,
+            stability=self.stability,
+            keep_former=self.keep_former,
+            bandwidth=self.bandwidth,
             block=self.block,
             stride=self.stride,
         )

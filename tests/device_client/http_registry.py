@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,8 +25,10 @@ def _normal(handler: BaseHTTPRequestHandler) -> bool:
 
 
 @contextmanager
-def serving(registry: Registry, odd: Odd = _normal) -> Iterator[str]:
-    """The registry's address while the context lasts."""
+def serving(
+    registry: Registry, odd: Odd = _normal, context: ssl.SSLContext | None = None
+) -> Iterator[str]:
+    """The registry's address while the context lasts; over TLS with a ``context``."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -90,10 +93,15 @@ def serving(registry: Registry, odd: Odd = _normal) -> Iterator[str]:
 
     server = Server(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    if context is not None:
+        # The handshake is made in the connection's own thread, at its first byte.
+        server.socket = context.wrap_socket(
+            server.socket, server_side=True, do_handshake_on_connect=False
+        )
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
+        yield f"http{'s' if context else ''}://127.0.0.1:{server.server_address[1]}"
     finally:
         server.shutdown()
         thread.join()

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
@@ -557,7 +557,7 @@ def test_an_update_that_is_stopped_goes_on_where_it_was(shop: Shop, number: sign
         )
         try:
             slot = shop.folder / "dev/slots/b.img"
-            while not (slot.exists() and slot.read_bytes().startswith(made.image[:BLOCK])):
+            while not (slot.exists() and slot.read_bytes().startswith(made.image[: 2 * BLOCK])):
                 assert process.poll() is None
                 time.sleep(0.02)
             process.send_signal(number)
@@ -591,67 +591,6 @@ def test_status_loads_no_cryptography(shop: Shop) -> None:
     )
     assert done.stderr.strip() == "[]"
     assert done.stdout.startswith("device    0x")
-
-
-def test_doctor_names_what_is_open(shop: Shop) -> None:
-    shop.trust(embedded=True)
-    shop.init()
-    report = shop.run("doctor")
-    names = {c["name"] for c in report["checks"] if c["level"] != "ok"}
-    assert report["ok"] and names >= {"trust", "recovery", "transport", "health"}
-    (shop.folder / "dev/slots/a.img").chmod(0o666)
-    (shop.folder / "dev/keys/device.json").chmod(0o644)
-    report = shop.run("doctor", code=1)
-    assert {c["name"] for c in report["checks"] if c["level"] == "open"} == {"writable", "secrets"}
-
-
-def missing(slot: Path) -> None:
-    slot.unlink()
-
-
-def folder(slot: Path) -> None:
-    slot.unlink()
-    slot.mkdir()
-
-
-def random(slot: Path) -> None:
-    slot.write_bytes(os.urandom(slot.stat().st_size))
-
-
-def one_bit(slot: Path) -> None:
-    data = bytearray(slot.read_bytes())
-    data[200_000] ^= 1
-    slot.write_bytes(data)
-
-
-def cut_short(slot: Path) -> None:
-    os.truncate(slot, 299_999)
-
-
-def empty(slot: Path) -> None:
-    os.truncate(slot, 0)
-
-
-@pytest.mark.parametrize("damage", [missing, folder, random, one_bit, cut_short, empty])
-def test_doctor_sees_a_running_slot_that_would_not_boot(
-    shop: Shop, damage: Callable[[Path], None]
-) -> None:
-    shop.init()
-    shop.release("1.0.0")
-    shop.run("update", "--yes")
-    assert [c["level"] for c in shop.run("doctor")["checks"] if c["name"] == "slot"] == ["ok"]
-    damage(shop.folder / "dev/slots/b.img")
-    report = shop.run("doctor", code=1)
-    (found,) = [c for c in report["checks"] if c["level"] == "open"]
-    assert found["name"] == "slot" and found["what"] and found["fix"]
-    assert not report["ok"]
-
-
-def test_doctor_sees_a_boot_record_that_cannot_be_read(shop: Shop) -> None:
-    shop.init()
-    (shop.folder / "dev/boot.env").write_bytes(b"\xff" * 8192)
-    report = shop.run("doctor", code=1)
-    assert [c["name"] for c in report["checks"] if c["level"] == "open"] == ["slot"]
 
 
 def test_damaged_state_is_said_and_never_reset(shop: Shop) -> None:

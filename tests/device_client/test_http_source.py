@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 
 import pytest
 
-from device_client.adapters import http_source
+from device_client.adapters import http_source, wire
 from device_client.adapters.http_source import HttpSource
 from device_client.ports import Question
 from protocol.bundle import MAX_BUNDLE_BYTES
@@ -181,7 +182,7 @@ def test_no_http_at_all(serve: Callable[..., str], odd: Odd) -> None:
 
 def test_a_slow_drip_is_left(serve: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     # The deadline is moved, not waited for.
-    monkeypatch.setattr(http_source, "DEADLINE", 0)
+    monkeypatch.setattr(wire, "DEADLINE", 0)
     with pytest.raises(Unreachable) as caught:
         HttpSource([serve(drip)]).poll(QUESTION, MAX_BUNDLE_BYTES)
     assert caught.value.reason == "slow-answer"
@@ -228,7 +229,7 @@ def test_no_registry_holds_a_device(
     serve: Callable[..., str], monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     """Each ends after five seconds by itself, and then in another way: who waits has lost."""
-    monkeypatch.setattr(http_source, "DEADLINE", 0.2)
+    monkeypatch.setattr(wire, "DEADLINE", 0.2)
     monkeypatch.setattr(http_source, "PATIENCE", 0.2)
     monkeypatch.setattr(http_source, "SLOWEST", 10**6)
     source = HttpSource([serve(HOLDING[how])])
@@ -255,7 +256,7 @@ def test_a_slow_payload_is_left(serve: Callable[..., str], monkeypatch: pytest.M
 def test_a_payload_may_take_longer_than_an_answer(
     serve: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http_source, "DEADLINE", 0.2)
+    monkeypatch.setattr(wire, "DEADLINE", 0.2)
 
     def steady(handler: BaseHTTPRequestHandler) -> bool:
         handler.send_response(200)
@@ -356,6 +357,40 @@ def test_an_acknowledgement_longer_than_allowed_is_left(serve: Callable[..., str
 def test_addresses_that_are_none(address: str) -> None:
     with pytest.raises(Misuse):
         HttpSource([address])
+
+
+def test_a_loop_of_redirects_is_not_entered(serve: Callable[..., str]) -> None:
+    asked: list[str] = []
+
+    def onwards(handler: BaseHTTPRequestHandler) -> bool:
+        asked.append(handler.path)
+        return plain(302, Location=handler.path)(handler)
+
+    source = HttpSource([serve(onwards)])
+    acts: list[Callable[[], object]] = [
+        lambda: source.poll(QUESTION, MAX_BUNDLE_BYTES),
+        lambda: fetched(source),
+        lambda: source.send(b"receipt"),
+        lambda: source.acknowledgement(DIGEST, 100),
+    ]
+    for number, act in enumerate(acts, 1):
+        with pytest.raises(Unreachable):
+            act()
+        assert len(asked) == number
+
+
+def test_a_held_poll_asks_for_it_and_is_the_same_question(serve: Callable[..., str]) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def note(handler: BaseHTTPRequestHandler) -> bool:
+        asked.append((handler.path, handler.headers.get("If-None-Match", "")))
+        return False
+
+    source = HttpSource([serve(note)])
+    first = source.poll(QUESTION, MAX_BUNDLE_BYTES)
+    assert source.poll(replace(QUESTION, wait=55), MAX_BUNDLE_BYTES) == first
+    (path, tag), (held, again) = asked
+    assert held == f"{path}&wait=55" and (tag, bool(again)) == ("", True)
 
 
 def test_no_registry_at_all() -> None:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import stat
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,15 +16,11 @@ from device_client.adapters.identity import FileIdentity, create_device_key
 from device_client.adapters.journal import FileJournal
 from device_client.adapters.system import CommandHealth, ConfiguredSite, SystemClock
 from device_client.adapters.virtual_boot import VirtualBoot
-from device_client.config import Config
 from device_client.core.slots import Entry, factory
 from device_client.core.types import Verdict
-from device_client.daemon import Daemon
-from device_client.engine import Report
 from protocol.digests import sha256
-from protocol.errors import FirmledgerError, LocalFault, Malformed, Misuse
-from tests.device_client.bench_top import bench_top
-from tests.device_client.registry import image_of, make
+from protocol.errors import FirmledgerError, LocalFault, Malformed
+from tests.device_client.registry import make
 from tests.world.flash import Flash
 
 # -- directory -------------------------------------------------------------------------------------
@@ -271,100 +264,3 @@ def test_the_systems_clock() -> None:
     now = SystemClock().now()
     assert now is not None and before <= now <= int(time.time())
     SystemClock().sleep(0)
-
-
-# -- settings --------------------------------------------------------------------------------------
-
-
-def test_settings_survive() -> None:
-    config = Config(
-        hardware=7,
-        registries=["http://[::1]:8700", 'odd"name'],
-        windows=["daily 02:00-04:00"],
-        timezone="Europe/Berlin",
-        critical_may_pass=["window"],
-        health_check=["sh", "-c", 'echo "\\t"'],
-    )
-    assert Config.parse(config.to_toml().encode()) == config
-
-
-@pytest.mark.parametrize(
-    "line",
-    ["mode = 'sometimes'", "windows = ['now']", "timezone = 'Mars/Olympus'", "hardware = -1",
-     "hardware = true", "attempts = 0", "attempts = 256", "colour = 'red'", "profile = 'x'",
-     "registries = 'http://x'", "registries = [1]", "critical_may_pass = ['space']",
-     "confirm = 'never'", "health_deadline = 0", "timezone = '../../etc/passwd'", "mode ="],
-)  # fmt: skip
-def test_wrong_settings_are_refused(line: str) -> None:
-    with pytest.raises((Misuse, Malformed)):
-        Config.parse(line.encode())
-
-
-# -- the daemon ------------------------------------------------------------------------------------
-
-
-def test_the_daemon_rests_between_polls_and_slows_down_when_nobody_answers() -> None:
-    top = bench_top()
-    top.registry.chain.publish(make(image_of("1.0.0"), "1.0.0"))
-    told: list[Report | FirmledgerError] = []
-    daemon = Daemon(top.agent(), interval=100, longest=1000, tell=told.append)
-    assert 75 <= daemon.round() <= 125
-    assert isinstance(told[0], Report) and told[0].outcome == "confirmed"
-    top.registry.down = True
-    delays = [daemon.round() for _ in range(5)]
-    assert delays[-1] > 500 and max(delays) <= 1000
-    top.registry.down = False
-    daemon.round()
-    assert 75 <= daemon.round() <= 125
-
-
-class Enough(BaseException):
-    """Ends a daemon that runs for ever."""
-
-
-def test_the_daemon_sleeps_by_its_clock() -> None:
-    top = bench_top()
-    honest, rounds = top.clock.sleep, []
-
-    def sleep(seconds: float) -> None:
-        honest(seconds)
-        rounds.append(seconds)
-        if len(rounds) == 3:
-            raise Enough
-
-    top.clock.sleep = sleep  # type: ignore[method-assign]
-    daemon = Daemon(top.agent(), interval=10, longest=100, tell=lambda told: None)
-    with pytest.raises(Enough):
-        daemon.run()
-    assert len(rounds) == 3
-
-
-def test_damage_ends_the_daemon() -> None:
-    top = bench_top()
-    daemon = Daemon(top.agent(), interval=10, longest=100, tell=lambda told: None)
-    top.registry.chain.publish(make(image_of("1.0.0"), "1.0.0"))
-    top.disk.durable["boot.env"] = bytes(8192)
-    with pytest.raises(LocalFault):
-        daemon.run()
-
-
-def test_sigterm_ends_the_daemon_cleanly(tmp_path: Path) -> None:
-    from bench.device import provision
-    from tests.device_client.registry import Chain
-
-    dev = provision(tmp_path, Chain(time=int(time.time()) - 60))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "device_client.cli", "-C", str(dev), "run"],
-        stderr=subprocess.PIPE,
-        text=True,
-        env={"PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "PATH": os.defpath},
-    )
-    assert process.stderr is not None
-    try:
-        assert process.stderr.readline().startswith("error: http://127.0.0.1:9 gave no answer / ")
-        process.send_signal(signal.SIGTERM)
-        _, err = process.communicate(timeout=60)
-    finally:
-        process.kill()
-        process.wait()
-    assert process.returncode == 0 and err.strip().endswith("stopped")

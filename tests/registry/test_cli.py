@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -125,6 +126,19 @@ def test_every_command_of_the_design_is_there_and_takes_json() -> None:
         options = {option for parameter in command.params for option in parameter.opts}
         assert "--json" in options, path
         assert command.help, path
+
+
+def test_the_readmes_table_names_every_command_and_no_other() -> None:
+    text = (REPO / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`firmledger .*?`) \|", text, re.MULTILINE)
+    named: set[tuple[str, ...]] = set()
+    for row in rows:
+        first, *others = re.findall(r"`([^`]+)`", row)
+        _program, *noun, verb = first.split()
+        named |= {(*noun, each) for each in (verb, *others)}
+    assert named - {("demo",)} == {
+        path for path, _ in every_command(typer.main.get_command(cli.app))
+    } - {("demo",)}
 
 
 @pytest.mark.parametrize(
@@ -733,6 +747,34 @@ def test_a_stick_of_another_product_or_ledger_is_refused(
     assert said.document["error"]["reason"] == "wrong-product"
     (tmp_path / "other.json").write_text("{}")
     run("bundle", "verify", stick, "--trust", tmp_path / "other.json").refused(1, "bad-trust-file")
+
+
+def test_a_stick_of_another_product_is_neither_exported_nor_refreshed(
+    run: Terminal, stick: Path, tmp_path: Path
+) -> None:
+    trust = tmp_path / "trust.json"
+    document = json.loads(trust.read_text())
+    version = run("bundle", "verify", stick, "--trust", trust).document["release"]["version"]
+    assert run("bundle", "refresh", stick, "--trust", trust).code == 0
+    document["product"]["id"] = "0x" + "44" * 32
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(document))
+    before = stick.read_bytes()
+    run("bundle", "refresh", stick, "--trust", other).refused(1, "wrong-product")
+    assert stick.read_bytes() == before
+    out = tmp_path / "out.flb"
+    export = ("bundle", "export", "thermostat", version, "-o", out, "--trust")
+    run(*export, other).refused(1, "wrong-product")
+    assert not out.exists()
+    assert run(*export, trust).code == 0
+    run("bundle", "refresh", stick, "--trust", tmp_path / "none").refused(2, "no-such-file")
+
+
+def test_a_draft_that_nests_without_end_is_refused(run: Terminal, draft: Path) -> None:
+    draft.with_suffix(".json").write_text('{"format": ' + "[" * 30_000)
+    said = run("release", "approve", draft, "--as", "alice")
+    said.refused(1, "bad-draft")
+    assert "nested" in said.document["error"]["why"]
 
 
 def test_a_stick_is_not_refreshed_into_another_release(

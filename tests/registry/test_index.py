@@ -7,15 +7,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from sqlalchemy import delete
 
 from protocol.errors import Untrusted
 from protocol.records import product_id
 from registry.catalogue import Catalogue
 from registry.index import Index, orphans
 from registry.intents import CreateProduct, Publish
-from registry.store import CATALOGUE, REGISTRY, open_database
+from registry.store import CATALOGUE, REGISTRY, open_database, writing
+from registry.tables import VALIDATORS
 from tests.registry.office import Office
-from tests.registry.scene import SALT, SimClock, governance, person, terms, unsigned
+from tests.registry.scene import (
+    SALT,
+    SimClock,
+    governance,
+    person,
+    sorted_accounts,
+    terms,
+    unsigned,
+)
 from tests.world.chain import SimChain
 from tests.world.crash import Killed, Killer
 
@@ -89,6 +99,36 @@ def test_blocks_are_given_back_and_their_events_kept_for_auditors(world: World) 
     assert (kept["name"], kept["block_hash"]) == ("ProductCreated", str(before.block_hash))
 
 
+def test_a_change_of_validators_is_given_back_with_its_block(world: World) -> None:
+    office, first, second = world.office(depth=100), sorted_accounts("ann"), sorted_accounts("ben")
+    world.chain.validators = first
+    world.rest()
+    world.chain.validators = second
+    world.rest()
+    office.index.catch_up()
+    assert [each.members for each in office.catalogue.validator_sets()] == [(), first, second]
+    world.chain.reorganise(1)
+    world.chain.validators = first
+    for _ in range(2):
+        world.rest()
+    office.index.catch_up()
+    assert [each.members for each in office.catalogue.validator_sets()] == [(), first]
+    assert office.catalogue.dump() == world.rebuilt()
+
+
+def test_a_catalogue_begun_without_its_validators_is_followed_anew(world: World) -> None:
+    office = world.office(depth=0)
+    world.chain.validators = sorted_accounts("ann")
+    publish(office, "1.0.0")
+    with writing(office.catalogue.engine) as sql:
+        sql.execute(delete(VALIDATORS))  # as it was before there were any
+    again = world.office(depth=0)
+    assert again.catalogue.head() is None
+    again.index.catch_up()
+    assert again.catalogue.dump() == world.rebuilt()
+    assert len(again.catalogue.validator_sets()) == 2
+
+
 def test_any_history_of_reorganisations_ends_as_if_it_had_never_been(world: World) -> None:
     office, chance = world.office(depth=6), random.Random(7)
     office.outbox.submit("product", CreateProduct(SALT, governance()))
@@ -98,6 +138,8 @@ def test_any_history_of_reorganisations_ends_as_if_it_had_never_been(world: Worl
             office.outbox.submit(version, Publish(terms(PRODUCT, version), unsigned(2)))
         office.outbox.step()
         world.rest()
+        if chance.random() < 0.2:
+            world.chain.validators = sorted_accounts(*chance.sample(["ann", "ben", "cy"], 2))
         if round_number > 10 and chance.random() < 0.3:
             world.chain.reorganise(chance.randint(1, 5))
             for _ in range(chance.randint(0, 6)):

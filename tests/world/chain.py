@@ -67,6 +67,8 @@ class SimChain:
         self._chain = [_Mined(genesis, [], {}, [], _State())]
         self.pool: dict[tuple[bytes, int], _Tx] = {}
         self.price = 0
+        self.validators: tuple[Address, ...] = ()
+        """Those whom the next blocks list."""
         self.floor = 0
         """Transactions that offer less are not taken into blocks."""
         self.lose_answers = 0
@@ -152,7 +154,7 @@ class SimChain:
         parent, now = self._chain[-1], self._next_time()
         number = parent.block.number + 1
         name = keccak256(parent.block.hash + bytes([self._fork]) + now.to_bytes(8, "big"))
-        block = Block(number, name, parent.block.hash, now)
+        block = Block(number, name, parent.block.hash, now, self.validators)
         mined = _Mined(block, [], {}, [], copy.deepcopy(parent.state))
         for tx in sorted(self.pool.values(), key=lambda tx: (tx.sender, tx.nonce)):
             if tx.nonce == mined.state.nonces.get(tx.sender, 0) and tx.price >= self.floor:

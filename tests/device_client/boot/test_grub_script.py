@@ -71,7 +71,7 @@ def kernel() -> bytes:
 
 
 class Pc:
-    """GRUB on a floppy; a disk: (1) what GRUB reads, (2, 3) slots, (4, 5) slots that do not load."""
+    """GRUB on a floppy; a disk: (1) what GRUB reads, (2, 3) slots, (4, 5) slots that fail."""
 
     def __init__(self, folder: Path, files: dict[str, bytes]) -> None:
         """``files``: what lies in the first partition; GRUB reads its ``grub.cfg``."""

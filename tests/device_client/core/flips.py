@@ -1,7 +1,7 @@
 """Single-bit changes of a bundle, and which step must refuse each.
 
-``python -m tests.device_client.core.flips 100000`` tries all of a small bundle, then so many random
-ones on a ledger of 10,000 releases, and says what refused them. The tests try samples of both.
+``python -m tests.device_client.core.flips 100000`` tries all of a small bundle and of one with
+links, then so many random ones on a ledger of 10,000 releases, and says what refused them.
 """
 
 from __future__ import annotations
@@ -17,19 +17,22 @@ from protocol import bundle
 from protocol.bundle import Bundle
 from protocol.digests import keccak256
 from protocol.errors import FirmledgerError, Malformed, Untrusted, step
+from protocol.header import encode_header
 from protocol.records import word
 from tests.protocol.published import NOW, Published, flipped, publish
+from tests.protocol.sealed import addresses, make_header, seal, validators
 
 ALLOWED: dict[str, set[object]] = {
     "envelope": {13, 14},
     "signer": {12},
     "terms": {Step.READ, 11},
+    "links": {Step.LINKS},
     "header": {2, 3},
     "nodes": {5, 7},
     "product": {Step.READ, 9},
     "release": {Step.READ, 7, 8, 10},
     # Lengths and tags of CBOR: what they frame is then read as something else.
-    "framing": {Step.READ, 1, 2, 5, 7, 12, 13},
+    "framing": {Step.READ, Step.LINKS, 1, 2, 5, 7, 12, 13},
 }
 """Part of a bundle -> steps that may refuse a changed bit of it."""
 
@@ -40,10 +43,12 @@ class Target:
 
     story: Published
     state: TrustState
+    links: tuple[bytes, ...] = ()
 
     @cached_property
     def data(self) -> bytes:
-        return Bundle(self.story.fresh(9, NOW), self.story.static).encode()
+        fresh = replace(self.story.fresh(9, NOW), links=self.links)
+        return Bundle(fresh, self.story.static).encode()
 
     @cached_property
     def parts(self) -> list[str]:
@@ -56,6 +61,7 @@ class Target:
             ("envelope", static.envelope),
             ("signer", static.signer),
             ("terms", bundle.cbor.dumps(static.terms.to_list())),
+            *(("links", link) for link in fresh.links),
             ("header", fresh.proof.header),
             *(("nodes", node) for node in fresh.proof.nodes),
             ("product", bundle.cbor.dumps(fresh.product.to_list())),
@@ -99,11 +105,29 @@ def small() -> Target:
     return Target(story, _state(story))
 
 
+def linked() -> Target:
+    """The same after a link from before the device's time and one that a validator joined by."""
+    old, grown = list(validators(4)), list(validators(5))
+    links = tuple(
+        encode_header(seal(make_header(group, number=number), group))
+        for group, number in ((old, 5), (grown, 8))
+    )
+    story = replace(publish(), group=tuple(grown))
+    state = replace(_state(story), height=7, validators=addresses(old))
+    return Target(story, state, links)
+
+
 def large(releases: int = 10_000) -> Target:
     """The same release on a ledger of many."""
     filler = tuple((bytes(keccak256(word(n))), n + 1) for n in range(2 * (releases - 1)))
     story = replace(publish(), more_words=filler)
     return Target(story, _state(story))
+
+
+def random_flips(target: Target, count: int) -> Counter[tuple[str, object]]:
+    """What refused so many random bits, always the same ones."""
+    draw = random.Random(4)
+    return Counter(target.refusal(draw.randrange(8 * len(target.data))) for _ in range(count))
 
 
 def tell(title: str, found: Counter[tuple[str, object]]) -> None:
@@ -117,11 +141,9 @@ def tell(title: str, found: Counter[tuple[str, object]]) -> None:
 
 def main() -> None:
     """The one-off."""
-    first, second, draw = small(), large(), random.Random(4)
-    bits = range(8 * len(first.data))
-    tell("every bit of a small bundle", Counter(map(first.refusal, bits)))
-    drawn = (draw.randrange(8 * len(second.data)) for _ in range(int(sys.argv[1])))
-    tell("random bits at 10,000 releases", Counter(map(second.refusal, drawn)))
+    for name, target in (("a small bundle", small()), ("a bundle with links", linked())):
+        tell(f"every bit of {name}", Counter(map(target.refusal, range(8 * len(target.data)))))
+    tell("random bits at 10,000 releases", random_flips(large(), int(sys.argv[1])))
 
 
 if __name__ == "__main__":

@@ -15,13 +15,13 @@ from device_client.core.policy import (
     Hold,
     Leave,
     Mode,
+    Past,
     Policy,
+    Spoilt,
     Window,
     decide,
-    fraction,
     in_window,
     next_opening,
-    poll_delay,
 )
 from device_client.core.types import Surroundings, Target
 from protocol.errors import Misuse
@@ -43,7 +43,7 @@ def hold(
     target: Target = PLAIN,
     box: tuple[Digest, ...] = (),
 ) -> Hold | None:
-    return decide(policy, target, around, leave, box, NOON, UTC).hold
+    return decide(policy, target, around, leave, Past(box), NOON, UTC).hold
 
 
 @pytest.mark.parametrize(
@@ -204,16 +204,37 @@ def test_days_are_named_from_monday() -> None:
         assert not window.open_at(monday + timedelta(days=number + 1))
 
 
-@given(st.integers(1, 10**6), st.integers(0, 2000), st.binary(max_size=32), st.integers(0, 2**40))
-def test_delays_are_bounded_spread_and_repeatable(
-    interval: int, failures: int, seed: bytes, number: int
+# -- what came wrong, and receipts without room ----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("times", "last", "leave", "expected"),
+    [
+        (2, NOON, Leave.NONE, None),
+        (3, NOON, Leave.NONE, Hold.RETRY),
+        (3, NOON, Leave.GIVEN, Hold.RETRY),
+        (3, NOON, Leave.NOW, None),
+        (900, NOON - 86399, Leave.NONE, Hold.RETRY),
+        (900, NOON - 86400, Leave.NONE, None),
+    ],
+)
+def test_what_came_wrong_too_often_is_tried_once_a_day(
+    times: int, last: int, leave: Leave, expected: Hold | None
 ) -> None:
-    delay = poll_delay(interval, failures, seed, number, 86400)
-    assert 0.75 * min(interval, 86400) <= delay <= 86400
-    assert delay == poll_delay(interval, failures, seed, number, 86400)
-    assert 0 <= fraction(seed, number) < 1
+    past = Past(spoilt=Spoilt(DIGEST, times, last))
+    decision = decide(Policy(), PLAIN, Surroundings(), leave, past, NOON, UTC)
+    assert decision.hold is expected
+    assert decision.until == (last + 86400 if expected else None)
 
 
-def test_failures_slow_a_device_down() -> None:
-    delays = [poll_delay(60, failures, b"x", 1, 86400) for failures in range(8)]
-    assert delays == sorted(delays) and delays[-1] > 50 * delays[0]
+def test_another_release_is_not_blamed_for_it() -> None:
+    past = Past(spoilt=Spoilt(Digest(bytes(32)), 900, NOON))
+    assert decide(Policy(), PLAIN, Surroundings(), Leave.NONE, past, NOON, UTC).hold is None
+
+
+@pytest.mark.parametrize("leave", list(Leave))
+@pytest.mark.parametrize("target", [PLAIN, CRITICAL])
+def test_nobody_installs_what_cannot_be_told(leave: Leave, target: Target) -> None:
+    policy = Policy(critical=OVERRIDABLE)
+    decision = decide(policy, target, Surroundings(), leave, Past(room=False), NOON, UTC)
+    assert decision.hold is Hold.RECEIPTS

@@ -21,6 +21,7 @@ from device_client.core.book import (
     Queued,
 )
 from device_client.core.machine import Stage, State
+from device_client.core.policy import Spoilt
 from device_client.core.slots import BootRecord, Entry, Standing
 from device_client.core.trust import TrustState
 from device_client.core.types import Target
@@ -41,7 +42,7 @@ targets = st.builds(
 )  # fmt: skip
 states = st.builds(
     State, st.sampled_from(Stage), st.none() | targets, u64, u32,
-    st.lists(digests, max_size=4).map(tuple), st.text(max_size=20),
+    st.lists(digests, max_size=4).map(tuple), st.text(max_size=20), u64, st.none() | u64,
 )  # fmt: skip
 consents = st.builds(Consent, st.text(max_size=20), st.none() | u64)
 books = st.builds(
@@ -57,6 +58,7 @@ books = st.builds(
     st.lists(
         st.builds(Happening, u64, st.text(max_size=9), u32, u64, st.text(max_size=9)), max_size=3
     ).map(tuple),
+    st.none() | st.builds(Spoilt, digests, u32, u64),
 )
 entries = st.builds(Entry, st.sampled_from(Standing), digests, u64, u64.map(Version), u32, u32)
 records = st.builds(
@@ -98,7 +100,9 @@ def test_the_glance_says_what_the_trusted_state_says() -> None:
 
 def test_the_fullest_book_fits() -> None:
     book = Book(
-        State(Stage.TRIAL, TARGET, 2**64 - 1, 2**32 - 1, (DIGEST,) * 32, "r" * 128),
+        State(
+            Stage.TRIAL, TARGET, 2**64 - 1, 2**32 - 1, (DIGEST,) * 32, "r" * 128, 2**32, 2**64 - 1
+        ),
         bytes(4 * 4096),
         tuple(Queued(bytes([n]) * MAX_RECEIPT_BYTES, n) for n in range(MAX_QUEUE)),
         2**64 - 1,
@@ -108,6 +112,7 @@ def test_the_fullest_book_fits() -> None:
         1000,
         tuple(Happening(2**64 - 1, "refused", 2**32 - 1, 2**64 - 1, "r" * 100)
               for _ in range(MAX_HISTORY)),
+        Spoilt(DIGEST, 2**32 - 1, 2**64 - 1),
     )  # fmt: skip
     assert Book.decode(book.encode()) == book
 
