@@ -18,21 +18,31 @@ import pytest
 from device_client.core.trust import TrustState, advance
 from protocol.bundle import MAX_LINKS, Anchor, Bundle, Fresh
 from protocol.errors import FirmledgerError, Refused, Unreachable, Untrusted
-from protocol.header import encode_header, parse_header, quorum, sealers, with_seals
+from protocol.header import (
+    Field,
+    build_header,
+    encode_header,
+    parse_header,
+    quorum,
+    sealers,
+    with_seals,
+)
 from protocol.ids import Address
 from protocol.proof import read_link
+from protocol.rlp import from_uint
 from protocol.trustfile import TrustFile
 from registry import sticks
 from registry.assembly import Registry
 from registry.bundles import Answer
 from registry.catalogue import Catalogue
+from registry.embedded.sealing import seal
 from registry.index import Index
 from registry.links import SEARCHED
 from registry.provisioning import trust_file
 from registry.store import CATALOGUE, REGISTRY, open_database
 from registry.web import views
 from tests.registry.place import Place, Unit, make
-from tests.world.consortium import Consortium, addresses
+from tests.world.consortium import Consortium, addresses, member
 
 UNIT = Unit("sleeper")
 
@@ -96,6 +106,10 @@ def sealed_in_order(header: bytes) -> bytes:
 
 def fresh_of(answer: Answer) -> Fresh:
     return Bundle.decode(answer.body).fresh
+
+
+def fresh_height(answer: Answer) -> int:
+    return parse_header(fresh_of(answer).proof.header).number
 
 
 def follow(world: World, state: TrustState) -> TrustState:
@@ -356,6 +370,22 @@ def test_the_proof_is_never_below_a_link(world: World) -> None:
     assert fresh_of(world.poll(state)).links == ()
 
 
+def test_a_proof_kept_from_before_its_link_was_found_is_made_anew(world: World) -> None:
+    world.place.publish("1.0.0")
+    world.place.publish("1.1.0")
+    product, bundles = world.place.product, world.registry.bundles
+    state = world.device(found(world))
+    world.elect(1, 2, 3, 5, sealing=(1, 2, 5))
+    kept = bundles.of_release(product, 1, world.height)  # for whoever is there already
+    world.block()
+    world.consortium.elect((1, 2, 3, 5), (1, 2, 3))
+    world.block()
+    for release in (2, 1):
+        answer = bundles.of_release(product, release, state.height)
+        moved, _ = advance(state, fresh_of(answer), world.anchor, clock=None)
+        assert moved.height > fresh_height(kept)
+
+
 # -- the catalogue -------------------------------------------------------------------------------
 
 
@@ -453,3 +483,26 @@ def test_a_stick_holds_the_links_above_its_trust_file_only(world: World, stick: 
         height = trust[when].min_height
         answer = world.registry.bundles.of_release(world.place.product, 1, height)
         assert len(fresh_of(answer).links) == count
+
+
+def test_a_stick_whose_link_is_another_block_or_above_its_proof_is_refused(
+    world: World, stick: Any
+) -> None:
+    path, trust = stick
+    bundle, file = sticks.open_stick(path)
+    with file:
+        payload = file.read()
+    header = parse_header(bundle.fresh.proof.header)
+    for field, change, reason in (
+        (Field.TIMESTAMP, 1, "equivocation"),
+        (Field.NUMBER, 1, "below-trusted-height"),
+    ):
+        fields = list(header.fields)
+        fields[field] = from_uint(int.from_bytes(fields[field], "big") + change)
+        draft = with_seals(build_header(fields, header.extra), ())
+        rival = encode_header(seal(draft, [member(number) for number in (1, 2, 5, 6)]))
+        fresh = replace(bundle.fresh, links=(*bundle.fresh.links, rival))
+        sticks.write(path, replace(bundle, fresh=fresh).encode(), [payload])
+        for when in trust:
+            error = checked(path, trust[when]).error
+            assert error is not None and error.reason == reason
