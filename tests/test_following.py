@@ -37,7 +37,8 @@ from registry.bundles import Answer
 from registry.catalogue import Catalogue
 from registry.embedded.sealing import seal
 from registry.index import Index
-from registry.links import SEARCHED
+from registry.links import SEARCHED, Links
+from registry.links import Path as LinkPath
 from registry.provisioning import trust_file
 from registry.store import CATALOGUE, REGISTRY, open_database
 from registry.web import views
@@ -106,10 +107,6 @@ def sealed_in_order(header: bytes) -> bytes:
 
 def fresh_of(answer: Answer) -> Fresh:
     return Bundle.decode(answer.body).fresh
-
-
-def fresh_height(answer: Answer) -> int:
-    return parse_header(fresh_of(answer).proof.header).number
 
 
 def follow(world: World, state: TrustState) -> TrustState:
@@ -370,20 +367,17 @@ def test_the_proof_is_never_below_a_link(world: World) -> None:
     assert fresh_of(world.poll(state)).links == ()
 
 
-def test_a_proof_kept_from_before_its_link_was_found_is_made_anew(world: World) -> None:
-    world.place.publish("1.0.0")
-    world.place.publish("1.1.0")
-    product, bundles = world.place.product, world.registry.bundles
+def test_a_link_found_later_is_above_an_earlier_block(world: World) -> None:
+    """Two products' proofs may be of two blocks: what leads to one is too high for the other."""
     state = world.device(found(world))
-    world.elect(1, 2, 3, 5, sealing=(1, 2, 5))
-    kept = bundles.of_release(product, 1, world.height)  # for whoever is there already
-    world.block()
+    early = world.elect(1, 2, 3, 5, sealing=(1, 2, 5))
     world.consortium.elect((1, 2, 3, 5), (1, 2, 3))
-    world.block()
-    for release in (2, 1):
-        answer = bundles.of_release(product, release, state.height)
-        moved, _ = advance(state, fresh_of(answer), world.anchor, clock=None)
-        assert moved.height > fresh_height(kept)
+    late = world.block()
+    links = Links(world.registry.chain, world.registry.catalogue)
+    links.refresh()
+    (link,) = links.first(state.height, late).links
+    assert link.block.number == late
+    assert links.first(state.height, early) == LinkPath(leads=False)
 
 
 # -- the catalogue -------------------------------------------------------------------------------
