@@ -13,7 +13,7 @@ BIN := .venv/bin
 FORGE = $(BIN)/python contracts/foundry.py forge
 # A folder of this checkout's own: what pytest shares between runs, concurrent runs delete.
 SCRATCH = $${TMPDIR:-/tmp}/firmledger-test-$$(pwd | cksum | cut -d ' ' -f 1)
-TYPED := protocol registry device_client demo contracts/build.py contracts/foundry.py contracts/analyse.py
+TYPED := protocol registry device_client demo contracts/build.py contracts/foundry.py contracts/analyse.py contracts/prove.py
 
 # The set-up itself is a Python file; any python3 can start it, and it finds the right one.
 SETUP := command -v "$(or $(PYTHON),python3)" >/dev/null || { \
@@ -41,7 +41,7 @@ lint: ## Style, types, import rules; generated files are what the sources give; 
 	@$(BIN)/mypy $(TYPED)
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/python contracts/build.py --solc contracts/solcjs --check
-	@$(BIN)/python contracts/analyse.py
+	@$(BIN)/python contracts/analyse.py contracts/prove.py
 
 contracts: ## Compile the contract; write its artifacts and protocol/_abi.py
 	@$(SETUP) registry npm

@@ -32,11 +32,14 @@ PATIENCE = 300_000  # milliseconds of solving for one assertion
 VERDICTS = {0: "proved", 1: "REFUTED", 2: "not decided in time", 3: "stuck", 4: "reverts always"}
 
 
-def wanted() -> set[str]:
-    """Every check there is, by name."""
-    sources = sorted((HERE / "symbolic").glob("*.sol"))
-    text = "".join(source.read_text(encoding="utf-8") for source in sources)
-    return set(re.findall(r"^    function (check_\w+)", text, re.MULTILINE))
+def wanted(contracts: list[str]) -> set[str]:
+    """Every check there is in the contracts named, or in all of them."""
+    names: set[str] = set()
+    for source in (HERE / "symbolic").glob("*.sol"):
+        for part in re.split(r"^contract ", source.read_text(encoding="utf-8"), flags=re.MULTILINE):
+            if not contracts or part.split()[0] in contracts:
+                names |= set(re.findall(r"^    function (check_\w+)", part, re.MULTILINE))
+    return names
 
 
 def prove(contract: str) -> list[dict[str, Any]]:
@@ -64,29 +67,34 @@ def prove(contract: str) -> list[dict[str, Any]]:
     return [test for tests in results.values() for test in tests]
 
 
-def main(contracts: list[str]) -> int:
-    """The command line; returns the exit code."""
-    if not HALMOS.is_file():
-        print("error: no halmos / .venv-halmos is missing / run requirements/install.py halmos npm")
-        return 1
-    found = prove("|".join(f"^{name}$" for name in contracts) or "^Symbolic")
-    proved = set()
-    print("| check | verdict | paths | seconds |\n|---|---|---|---|")
+def judge(found: list[dict[str, Any]], names: set[str]) -> tuple[list[str], set[str]]:
+    """The table's rows, and which of the checks named were not proved: missing ones included."""
+    rows, proved = [], set()
     for test in found:
-        name = _name(test)
+        name = str(test["name"]).partition("(")[0]
         verdict = VERDICTS.get(test["exitcode"], "halmos failed")
         if test["num_bounded_loops"]:
             verdict = f"{verdict}, but {test['num_bounded_loops']} loops were cut short"
         elif test["exitcode"] == 0:
             proved.add(name)
         (paths, *_), (seconds, *_) = test["num_paths"] or [0], test["time"] or [0]
-        print(f"| {name} | {verdict} | {paths} | {seconds:.0f} |")
-    missing = (wanted() if not contracts else {_name(test) for test in found}) - proved
-    return 1 if missing or not found else 0
+        rows.append(f"| `{name}` | {verdict} | {paths} | {seconds:.0f} |")
+    return rows, names - proved
 
 
-def _name(test: dict[str, Any]) -> str:
-    return str(test["name"]).partition("(")[0]
+def main(contracts: list[str]) -> int:
+    """The command line; returns the exit code."""
+    if not HALMOS.is_file():
+        print("error: no halmos / .venv-halmos is missing / run requirements/install.py halmos npm")
+        return 1
+    found = prove("|".join(f"^{name}$" for name in contracts) or "^Symbolic")
+    rows, left = judge(found, wanted(contracts))
+    print("\n".join(["| check | verdict | paths | seconds |", "|---|---|---|---|", *rows]))
+    if left:
+        print(
+            f"error: not proved: {', '.join(sorted(left))} / see above / mend the rule or the check"
+        )
+    return 1 if left else 0
 
 
 if __name__ == "__main__":

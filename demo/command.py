@@ -20,7 +20,8 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
-from demo.firmware import read_firmware, standard_firmware
+from demo.boot import SIMULATED, Boot, boot_named
+from demo.firmware import read_firmware
 from protocol.errors import LocalFault, Misuse
 
 MOST_DEVICES = 200
@@ -35,6 +36,9 @@ def demo(
     firmware: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Real firmware to make the images from.")
     ] = None,
+    boot: Annotated[
+        str, typer.Option(metavar="HOW", help="virtual, or qemu: devices boot real firmware.")
+    ] = "virtual",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document on stdout at the end.")
     ] = False,
@@ -45,12 +49,15 @@ def demo(
     """Tell the whole story: a rollout, a bad build halted by the ledger, lies refused, the audit.
 
     Everything in it is real: an embedded ledger, the registry over HTTP, devices with keys, slots
-    and a self-test that is executed. Exit 1 if anything did not come true.
+    and a self-test that is executed; or with --boot qemu, machines that boot what is in the slot.
+    Exit 1 if anything did not come true.
     """
-    content = standard_firmware() if firmware is None else read_firmware(firmware)
+    how = boot_named(boot)
+    content = how.firmware() if firmware is None else read_firmware(firmware)
     with _terminated_cleanly(), _folder(keep) as folder:
         _require_room(folder, len(content), devices)
-        told, wrong = perform(folder, content, devices, sys.stderr if as_json else sys.stdout)
+        out = sys.stderr if as_json else sys.stdout
+        told, wrong = perform(folder, content, devices, out, how)
     if keep is not None:
         sys.stderr.write(f"kept in {keep}; try `firmledger -C {keep / 'registry'} audit`\n")
     if as_json:
@@ -61,7 +68,7 @@ def demo(
 
 
 def perform(
-    folder: Path, firmware: bytes, devices: int, out: TextIO
+    folder: Path, firmware: bytes, devices: int, out: TextIO, boot: Boot = SIMULATED
 ) -> tuple[dict[str, Any], list[str]]:
     """Tells the story in ``folder``, to ``out``; its document, and what did not come true."""
     from rich.console import Console
@@ -74,7 +81,7 @@ def perform(
 
     logging.getLogger().addHandler(logging.NullHandler())
     teller = LiveTable(Console(file=out)) if out.isatty() else PlainLog(out)
-    with teller, Stage(folder, teller.show) as stage:
+    with teller, Stage(folder, teller.show, boot) as stage:
         story = Story(stage, firmware, devices, teller)
         story.found_product()
         story.first_release()

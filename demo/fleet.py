@@ -18,21 +18,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from demo.boot import SIMULATED, Boot
 from demo.clock import StoryClock
 from device_client.adapters.http_source import HttpSource
 from device_client.adapters.system import CommandHealth
 from device_client.agent import Agent
-from device_client.config import Config
 from device_client.core.machine import Stage
 from device_client.core.types import Verdict
-from device_client.home import FACTORY_IMAGE, Device, create, open_device, paths_of_slots
+from device_client.home import Device, create, open_device, paths_of_slots
 from protocol.errors import FirmledgerError, Malformed, Refused, Untrusted
 from protocol.ids import DeviceId
 
 WORKERS = 4
-HARDWARE = 2
 SELF_TEST = ("/bin/sh", "-c", f'exec {shlex.quote(sys.executable)} -I "$FIRMLEDGER_SLOT"')
-"""The health check of every device: the image in the slot that boots is executed."""
+"""The health check where booting is simulated: the image in the slot that boots is executed."""
 SELF_TEST_SECONDS = 60
 
 
@@ -72,10 +71,10 @@ Show = Callable[[Unit], None]
 class Fleet:
     """Makes devices under ``root``, lets them act, and tells ``show`` of it, from threads."""
 
-    def __init__(self, root: Path, clock: StoryClock, show: Show) -> None:
+    def __init__(self, root: Path, clock: StoryClock, show: Show, boot: Boot = SIMULATED) -> None:
         self.units: list[Unit] = []
         self._numbers = itertools.count(1)
-        self._root, self._clock, self._show = root, clock, show
+        self._root, self._clock, self._show, self._boot = root, clock, show, boot
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="device")
 
     def close(self) -> None:
@@ -92,7 +91,7 @@ class Fleet:
     def make(self, trust: bytes, class_keys: bytes) -> Unit:
         """A device from the factory, which is not among `units`."""
         root = self._root / f"device-{next(self._numbers):03d}"
-        create(root, trust, class_keys, Config(hardware=HARDWARE), FACTORY_IMAGE, force=False)
+        create(root, trust, class_keys, self._boot.config, self._boot.factory, force=False)
         public = json.loads((root / "device.json").read_bytes())
         device_id = DeviceId.parse(public["device_id"])
         return Unit(device_id.hex()[:8], device_id, bytes.fromhex(public["public_key"]), root)
@@ -147,7 +146,7 @@ class Fleet:
             unit.root,
             source=HttpSource([registry]) if registry else None,
             clock=self._clock,
-            health=_Shown(command, trial),
+            health=_Shown(command, trial) if self._boot.self_test else None,
             progress=progress,
         )
 

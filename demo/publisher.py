@@ -8,12 +8,12 @@ and signed.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from demo.firmware import defective_image, image
+from demo.firmware import image
 from protocol.ids import U32_MAX, Address, ProductId, Version
 from protocol.records import Governance, HaltRule, Ledger, Phase, SigningKey
 from registry.client import Service
@@ -31,8 +31,19 @@ SETTLE_SECONDS = 180.0
 class Publisher:
     """A manufacturer with one product and three approvers."""
 
-    def __init__(self, folder: Path, ledger: Ledger, sender: Address, service: Service) -> None:
-        """``sender``: the registry's own account, which creates, enrols and reports."""
+    def __init__(
+        self,
+        folder: Path,
+        ledger: Ledger,
+        sender: Address,
+        service: Service,
+        break_image: Callable[[bytes, str], bytes],
+    ) -> None:
+        """``sender``: the registry's own account, which creates, enrols and reports.
+
+        ``break_image`` makes the image of a version whose build goes wrong.
+        """
+        self._break_image = break_image
         self._ledger, self._sender, self._service = ledger, sender, service
         self._keyring = Keyring(folder / "registry" / "publisher")
         self.releases = folder / "releases"
@@ -98,7 +109,7 @@ class Publisher:
         self, version: str, firmware: bytes, rollout: Sequence[Phase], *, defective: bool = False
     ) -> Draft:
         """An image of ``firmware``, encrypted and signed, with its conditions."""
-        made = (defective_image if defective else image)(firmware, version)
+        made = (self._break_image if defective else image)(firmware, version)
         source = self.releases / f"{version}.img"
         source.write_bytes(made)
         conditions = Conditions(

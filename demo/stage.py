@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
+from demo.boot import SIMULATED, Boot
 from demo.clock import StoryClock
 from demo.fleet import Fleet, Show
 from demo.publisher import Publisher
@@ -32,9 +33,9 @@ PATIENCE = 180.0
 class Stage:
     """What a story needs; its parts are attributes."""
 
-    def __init__(self, folder: Path, show: Show) -> None:
+    def __init__(self, folder: Path, show: Show, boot: Boot = SIMULATED) -> None:
         """Makes and starts everything under ``folder``, which must exist and be empty."""
-        self.folder, self.clock = folder, StoryClock(PACE)
+        self.folder, self.clock, self.boot = folder, StoryClock(PACE), boot
         home = folder / "registry"
         settings = create(
             home, clock=self.clock, heartbeat=HEARTBEAT, anchor_every=ANCHOR_EVERY, bump_after=3600
@@ -51,14 +52,18 @@ class Stage:
             server.start()
             self.url = server.url
             self.service = self._closing.enter_context(Service(server.url, read_token(home)))
-            self.fleet = Fleet(folder / "devices", self.clock, show)
+            self.fleet = Fleet(folder / "devices", self.clock, show, boot)
             self._closing.callback(self.fleet.close)
         except BaseException:
             self._closing.close()
             raise
         self.max_age = settings.max_age
         self.publisher = Publisher(
-            folder, self.registry.chain.ledger, self.registry.sender, self.service
+            folder,
+            self.registry.chain.ledger,
+            self.registry.sender,
+            self.service,
+            boot.defective,
         )
 
     def __enter__(self) -> Self:

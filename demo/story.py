@@ -93,10 +93,10 @@ class Story:
         Returns two rounds: at once, and after the halt and a day.
         """
         self.tell.chapter(f"Release {BAD}: signed, approved, and broken")
-        draft = self._publish(BAD, self._canary_rollout(BAD), defective=True)
+        self._publish(BAD, self._canary_rollout(BAD), defective=True)
         rounds = [self.ask(self.units)]
         self.attack.keep_answer(self.release(BAD).release_id)
-        self.tell.say(f"the self-test of {draft.terms.image_size:,} bytes failed on the canaries")
+        self.tell.say(self.stage.boot.fails)
         self.deliver()
         self.stage.until(
             lambda: self.release(BAD).word.status == Status.HALTED, "the ledger halted nothing"
@@ -197,7 +197,7 @@ class Story:
 def _sentence(result: Result) -> str:
     """What a device did, to be counted."""
     did = {
-        "confirmed": f"run {result.version}: self-test passed, confirmed",
+        "confirmed": f"run {result.version}: healthy, confirmed",
         "rolled-back": f"tried {result.version}, and went back by themselves",
         "waiting": f"wait for {result.version}",
         "refused": f"refuse {result.version}",

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from device_client.core.slots import BootRecord, Entry
 from device_client.core.types import Surroundings, Verdict
@@ -93,6 +93,14 @@ class SlotStore(Protocol):
 
     def read(self, slot: str, offset: int, into: memoryview) -> int:
         """Fill ``into`` from ``offset``; how many bytes there were."""
+
+
+@runtime_checkable
+class SelfHashing(Protocol):
+    """A `SlotStore` whose medium hashes itself, where reading it back is dear: a node's flash."""
+
+    def digest(self, slot: str, size: int) -> Digest:
+        """SHA-256 of the slot's first ``size`` bytes, as they are in the medium."""
 
 
 class BootControl(Protocol):

@@ -59,11 +59,13 @@ governances = st.builds(
     reporters=st.just(addresses("reporter")),
     enroller=st.just(address("enroller")),
     keys=st.just((SigningKey(b"\x01" * 32), SigningKey(b"\x02" * 32))),
-    halt_rule=st.builds(HaltRule, st.integers(0, 3), st.sampled_from([0, 2_500, 10_000])),
+    halt_rule=st.builds(
+        HaltRule, st.sampled_from([1, 1, 2, 3, 0]), st.sampled_from([2_500, 2_500, 10_000, 0])
+    ),
     release_delay=st.sampled_from([0, 600]),
     governance_delay=st.sampled_from([0, 3 * DAY, 3 * DAY]),
 )
-first_phases = st.builds(Phase, st.integers(1, 5_000), st.sampled_from([0, 600]))
+first_phases = st.builds(Phase, st.sampled_from([1, 2_500, 5_000]), st.sampled_from([0, 0, 600]))
 later_phases = st.builds(
     Phase,
     st.integers(5_001, 10_000),
@@ -140,8 +142,11 @@ class Differential(InStep, RuleBasedStateMachine):
 
     # -- what acts are drawn from -----------------------------------------------------------------
 
-    def draw_product(self, data: Any) -> tuple[bytes, Product]:
-        pid = data.draw(st.sampled_from(self.product_ids))
+    def draw_product(self, data: Any, released: bool = False) -> tuple[bytes, Product]:
+        """A product and its record; mostly the first, and one with a release where that matters."""
+        able = [p for p in self.product_ids if self.model.products[p].head.latest_release]
+        ids = able if able and released and not data.draw(rarely) else self.product_ids
+        pid = data.draw(st.sampled_from([*ids[:1] * 3, *ids]))
         product = self.model.products[pid].record(self.now)
         self.seen_products.append(product)
         if data.draw(rarely):
@@ -195,6 +200,7 @@ class Differential(InStep, RuleBasedStateMachine):
         approvals = self.box.approvals(Approval(terms, 1, FAR), *able[: g.threshold])
         self.do("alice", "publish", self.model.products[pid].record(self.now), terms, approvals)
 
+    @precondition(lambda self: len(self.product_ids) < 3)
     @rule(g=governances, salt=words, sender=st.sampled_from(["alice", "outsider"]))
     def create(self, g: Governance, salt: bytes, sender: str) -> None:
         self.do(sender, "createProduct", salt, g)
@@ -244,7 +250,7 @@ class Differential(InStep, RuleBasedStateMachine):
 
     @rule(data=st.data(), sender=watchers)
     def halt(self, data: Any, sender: str) -> None:
-        pid, product = self.draw_product(data)
+        pid, product = self.draw_product(data, released=True)
         release = self.draw_release(data, pid)
         reason = "x" * (257 if data.draw(rarely) else 9)
         self.do(sender, "halt", pid, product, release, reason)
@@ -256,7 +262,7 @@ class Differential(InStep, RuleBasedStateMachine):
             Action.SUPERSEDE: "supersede",
             Action.REVOKE: "revoke",
         }
-        pid, product = self.draw_product(data)
+        pid, product = self.draw_product(data, released=True)
         g, head = product.governance, self.model.products[pid].head
         if action in functions:
             release = self.draw_release(data, pid)
@@ -278,25 +284,24 @@ class Differential(InStep, RuleBasedStateMachine):
 
     @rule(data=st.data(), kind=st.integers(0, 8), evidence=words)
     def attest(self, data: Any, kind: int, evidence: bytes) -> None:
-        pid, product = self.draw_product(data)
+        pid, product = self.draw_product(data, released=True)
         release = self.draw_release(data, pid)
         sender = data.draw(st.sampled_from(["auditor", "auditor", "reporter"]))
         self.do(sender, "attest", pid, product, release, kind % 8 if kind < 8 else 8, evidence)
 
-    @rule(
-        data=st.data(),
-        spare=st.sampled_from([0, 1, 5, 0, -1]),
-        good=st.integers(0, 9),
-        bad=st.integers(0, 4),
-    )
-    def anchor(self, data: Any, spare: int, good: int, bad: int) -> None:
-        pid, product = self.draw_product(data)
-        release = self.draw_release(data, pid)
-        spare = data.draw(st.sampled_from([0, 1, 5, 0, -1]))
-        size = max(0, StateWord.unpack(release.state.word).log_size + good + bad + spare)
-        sender = data.draw(st.sampled_from(["reporter", "reporter", "reporter", "auditor"]))
-        root = data.draw(words)
-        self.do(sender, "anchor", pid, product, release, size, root, good, bad)
+    @rule(data=st.data(), batches=st.integers(1, 3))
+    def anchor(self, data: Any, batches: int) -> None:
+        """Batches in a row; three good ones to a bad one are just not above a rate of 2,500."""
+        for _ in range(batches):
+            pid, product = self.draw_product(data, released=True)
+            release = self.draw_release(data, pid)
+            bad = data.draw(st.sampled_from([0, 1, 1, 2, 3]))
+            good = data.draw(st.sampled_from([0, 3 * bad, 3 * bad, 3 * bad + 1, 9]))
+            spare = data.draw(st.sampled_from([0, 0, 0, 1, 5, -1]))
+            size = max(0, StateWord.unpack(release.state.word).log_size + good + bad + spare)
+            sender = data.draw(st.sampled_from(["reporter"] * 7 + ["auditor"]))
+            root = data.draw(words)
+            self.do(sender, "anchor", pid, product, release, size, root, good, bad)
 
     def draw_next(self, data: Any, g: Governance) -> Governance:
         """The governance after up to two edits."""
@@ -360,12 +365,19 @@ class Differential(InStep, RuleBasedStateMachine):
     # -- reading ----------------------------------------------------------------------------------
 
     @precondition(lambda self: self.model.releases)
-    @rule(data=st.data(), device=st.integers(0, 40), hardware=st.integers(1, 4))
-    def ask(self, data: Any, device: int, hardware: int) -> None:
+    @rule(
+        data=st.data(),
+        device=st.integers(0, 40),
+        hardware=st.sampled_from([2, 3, 2, 3, 2, 3, 1, 4]),
+        seconds=st.sampled_from([0, 0, 600, DAY, 2 * DAY]),
+    )
+    def ask(self, data: Any, device: int, hardware: int, seconds: int) -> None:
+        self.wait += seconds
         pid, release_id = data.draw(st.sampled_from(sorted(self.model.releases)))
         kept = self.model.releases[pid, release_id]
-        version = max(0, kept.terms.version - data.draw(st.integers(0, 2)))
-        facts = Device(device.to_bytes(32, "big"), version, data.draw(st.integers(0, 2)), hardware)
+        version = max(0, kept.terms.version - data.draw(st.sampled_from([1, 1, 2, 0])))
+        counter = data.draw(st.sampled_from([0, 1, 0, 1, 2]))
+        facts = Device(device.to_bytes(32, "big"), version, counter, hardware)
         product = self.model.products[pid].record(self.now)
         args = (product, kept.terms, release_id, kept.state, facts)
         reason = self.model.eligible(address("alice"), self.now, *args)
@@ -378,7 +390,7 @@ DEPTH = int(os.environ.get("FIRMLEDGER_MODEL_DEPTH", "0"))
 
 TestLedgerModel = Differential.TestCase
 TestLedgerModel.settings = settings(
-    max_examples=40 * max(1, DEPTH),
+    max_examples=30 * max(1, DEPTH),
     stateful_step_count=60 if DEPTH else 40,
     deadline=None,
     suppress_health_check=list(HealthCheck),

@@ -19,7 +19,7 @@ from tests.world.life import STORY, Setting, live
 from tests.world.planted import PLANTED, Planted
 from tests.world.powercut import crashes, examine
 
-UNDERTAKEN = set(Stage) - {Stage.FROZEN, Stage.WAITING}
+UNDERTAKEN = set(Stage) - {Stage.FROZEN, Stage.WAITING, Stage.CLEARING}
 """All stages that the story passes through: nothing freezes in it, and nobody has to wait."""
 WRITTEN = {"journal.bin", "boot.env", "slots/a.img", "slots/b.img"}
 
@@ -34,6 +34,13 @@ def test_every_cut_leaves_a_device_that_boots_remembers_and_goes_on(
     assert [str(bad) for bad in tally.bad] == []
     assert tally.states >= least
     assert tally.second >= 100, "recoveries are cut, too"
+
+
+def test_a_device_that_erases_the_former_slot_survives_every_cut_too() -> None:
+    """Its only image is the confirmed one: a cut while it erases or installs leaves that alone."""
+    tally = examine(Setting("trusting", keep_former=False))
+    assert [str(bad) for bad in tally.bad] == []
+    assert tally.states >= 700 and tally.stages[Stage.CLEARING] >= 20
 
 
 def test_the_cuts_are_everywhere() -> None:

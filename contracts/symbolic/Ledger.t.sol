@@ -70,8 +70,8 @@ contract SymbolicLedger {
         _assertTwoApprovers(digest, signatures);
     }
 
-    /// @dev The same of whatever else takes M of N; unpause stands for the decisions, which share the path.
-    function check_an_amendment_takes_two_approvers(
+    /// @dev The same of a change of governance; and one that lowers the threshold waits, and changes nothing yet.
+    function check_an_amendment_takes_two_approvers_and_waits(
         IReleaseLedger.Signature[] calldata signatures,
         uint64 validUntil,
         uint8 threshold,
@@ -82,8 +82,13 @@ contract SymbolicLedger {
         bytes32 digest = _ledger.amendmentDigest(_productId, next, 1, validUntil);
         vm.prank(sender);
         _ledger.amend(_productId, _product, next, IReleaseLedger.Approvals(validUntil, signatures));
-        assert(validUntil >= NOW);
+        assert(validUntil >= NOW && threshold >= 1 && threshold <= 3);
         _assertTwoApprovers(digest, signatures);
+        IReleaseLedger.Head memory head;
+        bytes32 hash = this.hashed(next);
+        bytes32 waiting = _commitment(_governed, hash, uint64(NOW + 3 days), head);
+        bytes32 atOnce = _commitment(hash, 0, 0, head);
+        assert(_ledger.productSlot(_productId) == (threshold < 2 ? waiting : atOnce));
     }
 
     function _assertTwoApprovers(bytes32 digest, IReleaseLedger.Signature[] calldata signatures) private view {
@@ -154,7 +159,7 @@ contract SymbolicLedger {
         assert(sender == GUARDIAN || (uint160(sender) >= 0x1001 && uint160(sender) <= 0x1003));
         assert(head.pausedAt == 0);
         (later.pausedAt, later.pauses) = (uint64(NOW), head.pauses + 1);
-        assert(_ledger.productSlot(_productId) == _commitment(later));
+        assert(_ledger.productSlot(_productId) == _commitment(_governed, 0, 0, later));
         assert(_ledger.releaseSlot(_productId, 1) == _commitment(r, word, 0));
     }
 
@@ -177,7 +182,7 @@ contract SymbolicLedger {
         assert(id == head.latestRelease + 1 && version > head.version && counter >= head.securityCounter);
         IReleaseLedger.Head memory later = head;
         (later.latestRelease, later.version, later.securityCounter) = (id, version, counter);
-        assert(head.pausedAt == 0 && _ledger.productSlot(_productId) == _commitment(later));
+        assert(head.pausedAt == 0 && _ledger.productSlot(_productId) == _commitment(_governed, 0, 0, later));
         assert(_ledger.releaseSlot(_productId, 1) == _commitment(r, word, 0));
     }
 
@@ -194,6 +199,34 @@ contract SymbolicLedger {
         assert(word & 0xf == 2 && word.halts() < 255);
         _assertTwoApprovers(digest, signatures);
         _assertBecame(r, word.resumed(NOW), 0, product);
+    }
+
+    function check_revoke_is_its_transition(
+        uint256 word,
+        IReleaseLedger.Signature[] calldata signatures,
+        uint64 validUntil
+    ) external {
+        IReleaseLedger.Release memory r = _release(word, 0);
+        bytes32 product = _ledger.productSlot(_productId);
+        bytes32 digest = _ledger.decisionDigest(_productId, 1, IReleaseLedger.Action.Revoke, 0, 1, validUntil);
+        _ledger.revoke(_productId, _product, r, IReleaseLedger.Approvals(validUntil, signatures));
+        assert(word & 0xf != 3);
+        _assertTwoApprovers(digest, signatures);
+        _assertBecame(r, word.revoked(), 0, product);
+    }
+
+    function check_supersede_is_its_transition(
+        uint256 word,
+        IReleaseLedger.Signature[] calldata signatures,
+        uint64 validUntil
+    ) external {
+        IReleaseLedger.Release memory r = _release(word, 0);
+        bytes32 product = _ledger.productSlot(_productId);
+        bytes32 digest = _ledger.decisionDigest(_productId, 1, IReleaseLedger.Action.Supersede, 0, 1, validUntil);
+        _ledger.supersede(_productId, _product, r, IReleaseLedger.Approvals(validUntil, signatures));
+        assert(!word.superseded());
+        _assertTwoApprovers(digest, signatures);
+        _assertBecame(r, word.withSuperseded(), 0, product);
     }
 
     // -- tools ---------------------------------------------------------------------------------------
@@ -234,14 +267,18 @@ contract SymbolicLedger {
         vm.assume(head.pausedAt <= NOW && head.pausedTotal <= 365 days && head.latestRelease < type(uint32).max);
         vm.assume(head.pauses < type(uint32).max);
         _product.head = head;
-        vm.store(address(_ledger), keccak256(abi.encode(_productId, uint256(0))), _commitment(head));
+        vm.store(address(_ledger), keccak256(abi.encode(_productId, uint256(0))), _commitment(_governed, 0, 0, head));
     }
 
-    function _commitment(IReleaseLedger.Head memory head) private view returns (bytes32) {
+    function _commitment(bytes32 current, bytes32 pending, uint64 effectiveAt, IReleaseLedger.Head memory head)
+        private
+        view
+        returns (bytes32)
+    {
         return keccak256(
             abi.encode(
                 keccak256("firmledger.product.v1"), block.chainid, address(_ledger), _productId,
-                _governed, bytes32(0), uint64(0), head
+                current, pending, effectiveAt, head
             )
         );
     }

@@ -196,7 +196,7 @@ contract ApprovalsTest is Fixture {
 
     function test_replay_at_another_contract() public {
         IReleaseLedger.Approvals memory a = _agreed(_terms(), 2);
-        ReleaseLedger twin = new ReleaseLedger();
+        ReleaseLedger twin = _deployed();
         vm.assertEq(twin.createProduct("salt", product.governance), productId, "the same id");
         vm.expectRevert();
         twin.publish(product, _terms(), a);

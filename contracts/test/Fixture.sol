@@ -32,7 +32,7 @@ abstract contract Fixture {
 
     function setUp() public virtual {
         vm.warp(START);
-        ledger = new ReleaseLedger();
+        ledger = _deployed();
         approverKeys = [uint256(1), 2, 3];
         for (uint256 i = 0; i < 3; ++i) {
             for (uint256 j = i + 1; j < 3; ++j) {
@@ -44,6 +44,15 @@ abstract contract Fixture {
         }
         product.governance = _governance();
         productId = ledger.createProduct("salt", product.governance);
+    }
+
+    /// @dev A ledger; or a mutant of it, picked by its number from the code that tests/contracts/mutants.py gives.
+    function _deployed() internal returns (ReleaseLedger made) {
+        made = new ReleaseLedger();
+        bytes memory mutants = vm.envOr("FIRMLEDGER_MUTANTS", bytes(""));
+        if (mutants.length == 0) return made;
+        vm.etch(address(made), mutants);
+        vm.store(address(made), "mutant", bytes32(vm.envOr("FIRMLEDGER_MUTANT", uint256(0))));
     }
 
     // -- records -------------------------------------------------------------------------------------

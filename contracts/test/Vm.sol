@@ -15,6 +15,8 @@ interface Vm {
     function assertEq(bytes32 left, bytes32 right, string calldata error) external pure;
     function assertTrue(bool condition, string calldata error) external pure;
     function chainId(uint256 id) external;
+    function envOr(string calldata name, bytes calldata defaultValue) external view returns (bytes memory);
+    function envOr(string calldata name, uint256 defaultValue) external view returns (uint256);
     function etch(address target, bytes calldata code) external;
     function expectEmit(bool topic1, bool topic2, bool topic3, bool data, address emitter) external;
     function expectRevert(bytes calldata revertData) external;

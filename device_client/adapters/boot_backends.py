@@ -1,9 +1,18 @@
 """Which boot backend and which slots a device has: the one place where they are listed.
 
 A backend is named in ``config.toml`` by ``boot = "…"``, and has a table of its own; `Board` reads
-both strictly, as all settings are read. To add one: a class that implements `ports.BootControl` in
-a file of its own, a table here, a branch in `open_board`, and a board in
-tests/device_client/boot/boards.py, whose contract test then drives it.
+both strictly, as all settings are read.
+
+To add a backend, say ``lilo``:
+
+1. Write ``lilo_boot.py`` beside this file: one class with the methods of `Backend`; what each has
+   to do is said in `ports.BootControl`, and `UBootEnvironment` is the plainest example. What a step
+   does to the record is in `core.slots` (``vacated``, ``armed``, ``kept``, ``given_up``): read the
+   record, apply the rule, write the result as one atomic, durable change, or nothing if it stands
+   there already. Which slot runs is told from outside (`CommandLine`), as is a reboot (`Restart`).
+2. Here, a table of its settings, whose ``open`` makes the class; a field of its name in `Board`.
+3. In tests/device_client/boot/boards.py a board with a bootloader for it; test_contract.py, which
+   drives every backend beside the rules, then drives yours. A page under docs/boot.
 
 Backends are loaded only where they are used, for `status` has to be cheap.
 """
@@ -15,7 +24,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from device_client.adapters.directory import Directory
 from device_client.adapters.file_slots import MAX_SLOT_BYTES, FileSlots, region
@@ -23,9 +32,18 @@ from device_client.core.slots import SLOTS, BootRecord
 from device_client.ports import BootControl, HealthCheck, SlotStore
 from protocol.errors import Misuse
 
-REAL = frozenset({"uboot", "grub", "command"})
-"""Backends of real boards: what runs there was not put there by `init`."""
 _MAX_SECONDS = 24 * 3600
+
+
+class Backend(BootControl, Protocol):
+    """A boot backend that can be set up, too."""
+
+    def provision(self, record: BootRecord) -> None:
+        """Write the first record of a new device."""
+
+
+Opened = tuple[Backend, Callable[[], str]]
+"""A real board's backend, and what says which slot runs."""
 
 
 def _reboot() -> list[str]:
@@ -40,6 +58,14 @@ class UBootTable:
     command_line: str = "/proc/cmdline"
     reboot: list[str] = field(default_factory=_reboot)
 
+    def open(self, disk: Directory) -> Opened:
+        """The backend."""
+        from device_client.adapters.board import CommandLine, Restart
+        from device_client.adapters.uboot_boot import UBootEnvironment
+
+        running = CommandLine(Path(self.command_line))
+        return UBootEnvironment(running, Restart(self.reboot), Path(self.config)), running
+
 
 @dataclass(frozen=True)
 class GrubTable:
@@ -49,6 +75,14 @@ class GrubTable:
     command_line: str = "/proc/cmdline"
     reboot: list[str] = field(default_factory=_reboot)
 
+    def open(self, disk: Directory) -> Opened:
+        """The backend."""
+        from device_client.adapters.board import CommandLine, Restart
+        from device_client.adapters.grub_boot import GrubEnvironment
+
+        running = CommandLine(Path(self.command_line))
+        return GrubEnvironment(running, Restart(self.reboot), Path(self.block)), running
+
 
 @dataclass(frozen=True)
 class CommandTable:
@@ -57,6 +91,14 @@ class CommandTable:
     argv: list[str] = field(default_factory=list)
     deadline: int = 30
     reboot: list[str] = field(default_factory=_reboot)
+
+    def open(self, disk: Directory) -> Opened:
+        """The backend; ``disk`` keeps what the command cannot."""
+        from device_client.adapters.board import Restart
+        from device_client.adapters.command_boot import CommandBoot
+
+        boot = CommandBoot(disk, self.argv, Restart(self.reboot), self.deadline)
+        return boot, boot.current
 
 
 @dataclass(frozen=True)
@@ -132,14 +174,10 @@ class Board:
         return {slot: root / region(slot) for slot in SLOTS}
 
 
-BACKENDS = ("virtual", "uboot", "grub", "command", "qemu")
-_TABLES: Mapping[str, type] = {
-    "uboot": UBootTable,
-    "grub": GrubTable,
-    "command": CommandTable,
-    "qemu": QemuTable,
-    "slots": SlotsTable,
-}
+_TABLES: Mapping[str, Any] = {f.name: f.default_factory for f in fields(Board) if f.name != "boot"}
+BACKENDS = ("virtual", *(name for name in _TABLES if name != "slots"))
+REAL = frozenset(name for name, table in _TABLES.items() if hasattr(table, "open"))
+"""Backends of real boards: what runs there was not put there by `init`."""
 
 
 def _table(name: str, values: Mapping[str, Any]) -> Any:
@@ -164,13 +202,6 @@ def _table(name: str, values: Mapping[str, Any]) -> Any:
 
 def _wrong(why: str) -> Misuse:
     return Misuse("config", "config.toml refused", why, "see docs/boot for the boot backends")
-
-
-class Backend(BootControl, Protocol):
-    """A boot backend that can be set up, too."""
-
-    def provision(self, record: BootRecord) -> None:
-        """Write the first record of a new device."""
 
 
 @dataclass
@@ -198,7 +229,7 @@ def open_board(board: Board, root: Path, disk: Directory, capacity: int = 0) -> 
         slots = block = BlockSlots(paths)
         closing.callback(block.close)
     if board.boot in REAL:
-        boot, running = _real(board, disk)
+        boot, running = getattr(board, board.boot).open(disk)
         return OpenBoard(slots, boot, running, None, closing)
     from device_client.adapters.virtual_boot import VirtualBoot
 
@@ -212,23 +243,3 @@ def open_board(board: Board, root: Path, disk: Directory, capacity: int = 0) -> 
     boot = QemuBoot(virtual, machine, paths, board.qemu.deadline)
     health = ConsoleHealth(machine, paths, board.qemu.console, board.qemu.deadline)
     return OpenBoard(slots, boot, None, health, closing)
-
-
-def _real(board: Board, disk: Directory) -> tuple[Backend, Callable[[], str]]:
-    from device_client.adapters.board import CommandLine, Restart
-
-    table = cast("UBootTable | GrubTable | CommandTable", getattr(board, board.boot))
-    restart = Restart(table.reboot)
-    if isinstance(table, CommandTable):
-        from device_client.adapters.command_boot import CommandBoot
-
-        boot = CommandBoot(disk, table.argv, restart, table.deadline)
-        return boot, boot.current
-    running = CommandLine(Path(table.command_line))
-    if isinstance(table, GrubTable):
-        from device_client.adapters.grub_boot import GrubEnvironment
-
-        return GrubEnvironment(running, restart, Path(table.block)), running
-    from device_client.adapters.uboot_boot import UBootEnvironment
-
-    return UBootEnvironment(running, restart, Path(table.config)), running

@@ -102,7 +102,7 @@ class _Writing:
 
 
 class McuSlots:
-    """Implements `ports.SlotStore` over a node's link. Not shared between threads."""
+    """Implements `ports.SlotStore` and `ports.SelfHashing`. Not shared between threads."""
 
     def __init__(self, link: Link) -> None:
         """``link``: to the one node whose slots these are; it is asked at the first use."""

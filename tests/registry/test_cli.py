@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -125,6 +126,19 @@ def test_every_command_of_the_design_is_there_and_takes_json() -> None:
         options = {option for parameter in command.params for option in parameter.opts}
         assert "--json" in options, path
         assert command.help, path
+
+
+def test_the_readmes_table_names_every_command_and_no_other() -> None:
+    text = (REPO / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`firmledger .*?`) \|", text, re.MULTILINE)
+    named: set[tuple[str, ...]] = set()
+    for row in rows:
+        first, *others = re.findall(r"`([^`]+)`", row)
+        _program, *noun, verb = first.split()
+        named |= {(*noun, each) for each in (verb, *others)}
+    assert named - {("demo",)} == {
+        path for path, _ in every_command(typer.main.get_command(cli.app))
+    } - {("demo",)}
 
 
 @pytest.mark.parametrize(

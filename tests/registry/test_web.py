@@ -395,7 +395,7 @@ def test_few_ask_the_ledger_at_once_and_health_needs_no_turn(
         return request
 
     monkeypatch.setattr(ledger, "handle_strangers", slow)
-    monkeypatch.setattr(place.registry.catalogue, "products", lambda: slow([]))
+    monkeypatch.setattr(place.registry.catalogue, "products", lambda **_: slow([]))
     http.app.state.turns = Turns(patience=0.1)  # type: ignore[attr-defined]
     with ThreadPoolExecutor(42) as pool:
         try:

@@ -51,19 +51,26 @@ def points(command: Callable[[], int], calls: str = WRITING) -> list[Point]:
     return found
 
 
+def trace(command: Callable[[], int], calls: str) -> list[str]:
+    """Runs ``command`` undisturbed; its ``calls`` as strace prints them, each file by its path."""
+    with tempfile.NamedTemporaryFile("r", encoding="utf-8", errors="replace") as log:
+        assert _traced(command, f"trace={calls}", log.name, "-fy").code == 0
+        return [line.partition(" ")[2].strip() for line in log]
+
+
 def run_killed_at(point: Point, command: Callable[[], int]) -> Ended:
     """Run ``command``, killed when it enters that call."""
     call, number = point
     return _traced(command, f"inject={call}:signal=SIGKILL:when={number}", os.devnull)
 
 
-def _traced(command: Callable[[], int], expression: str, log: str) -> Ended:
+def _traced(command: Callable[[], int], expression: str, log: str, flags: str = "-qqq") -> Ended:
     child = _fork(command)
     tracer = None
     try:
         os.waitpid(child, os.WUNTRACED)
         tracer = subprocess.Popen(
-            ["strace", "-qqq", "-o", log, "-e", expression, "-p", str(child)],
+            ["strace", "-qqq", flags, "-o", log, "-e", expression, "-p", str(child)],
             stderr=subprocess.PIPE,
             text=True,
         )

@@ -72,10 +72,20 @@ DEAD = {step.image for step in STORY if step.dead}
 
 @dataclass(frozen=True)
 class Setting:
-    """Which board, and what is planted: regions whose sync does nothing."""
+    """Which board, and what is planted: regions whose sync does nothing.
+
+    ``keep_former``: False where the owner has the former slot erased after each confirmation; the
+    story then ends before the way back.
+    """
 
     board: str = "virtual"
     deaf: frozenset[str] = frozenset()
+    keep_former: bool = True
+
+    @property
+    def story(self) -> tuple[Step, ...]:
+        """The steps that this device lives through."""
+        return tuple(step for step in STORY if self.keep_former or not step.back)
 
 
 class NotingJournal(FileJournal):
@@ -143,6 +153,7 @@ class Device(BenchTop):
         chain.number, chain.time = chain.number + blocks, chain.time + blocks
         device.clock.time = chain.time
         device.doctor.bad |= SICK
+        device.keep_former = setting.keep_former
         return device
 
     def provision(self) -> Device:
@@ -223,7 +234,7 @@ def live(setting: Setting) -> Life:
     Device.over(disk, registry, setting, 0).provision()
     disk.recording, disk.operations, disk.notes, disk.deaf = True, 0, [], setting.deaf
     disk.note("commit", FileJournal(disk).read() or b"")
-    for number, step in enumerate(STORY):
+    for number, step in enumerate(setting.story):
         chain = registry.chain
         chain.number, chain.time = chain.number + 1000, chain.time + 1000
         if not step.back:

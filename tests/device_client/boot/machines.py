@@ -11,7 +11,8 @@ import hashlib
 import io
 import json
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ class Bench:
     folder: Path
     boot: str
     boots: int = 0
+    devices: dict[Path, bytes] = field(default_factory=dict)
+    """Block devices that stand outside ``folder``, and what they held when it was set up."""
 
     @property
     def device(self) -> Path:
@@ -67,6 +70,17 @@ class Bench:
         self.boots += 1
         if self.boot in REAL:
             BOARDS[self.boot](self.folder).loader.power_on(self.intact)
+
+    def power_cycle(self) -> None:
+        """The power goes, and comes back: every machine boots, a simulated one too."""
+        if self.boot in REAL:
+            self.power_on()
+            return
+        disk = Directory(self.device)
+        try:
+            open_board(read_config(self.device).board, self.device, disk).boot.reboot()
+        finally:
+            disk.close()
 
     def intact(self, slot: str) -> bool:
         """What a bootloader finds that hashes a slot."""
@@ -130,6 +144,16 @@ def set_up(folder: Path, boot: str) -> Bench:
     with contextlib.redirect_stdout(io.StringIO()):
         assert main(["-C", str(bench.device), "init", *arguments, "--json"]) == 0
     return bench
+
+
+def onto(bench: Bench, names: Sequence[str], device_for: Callable[[Path], Path]) -> None:
+    """Put files of the board onto block devices; ``device_for`` makes one with a file's content."""
+    for name in names:
+        path = bench.folder / name
+        data, device = path.read_bytes(), device_for(path)
+        path.unlink()
+        path.symlink_to(device)
+        bench.devices[device] = data
 
 
 def real_board(folder: Path, boot: str) -> Path:

@@ -7,7 +7,7 @@ one attempt at most; and the next `install` ends with the new release confirmed.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from device_client.adapters.uboot_boot import UBootEnvironment, variables
 from device_client.core.slots import BootRecord
 from protocol.errors import LocalFault
 from tests.device_client.boot.boards import ENV_BYTES, UBootBoard, entry
-from tests.device_client.boot.machines import ATTEMPTS, Bench, set_up
+from tests.device_client.boot.machines import ATTEMPTS, Bench, onto, set_up
 from tests.device_client.boot.test_block_slots import losetup
 from tests.world.killing import Point, points, run_forked, run_killed_at
 
@@ -38,14 +38,16 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Bench:
 def fresh(bench: Bench, template: Path) -> None:
     """The device as it was set up."""
     shutil.rmtree(bench.folder)
-    shutil.copytree(template, bench.folder)
+    shutil.copytree(template, bench.folder, symlinks=True)
+    for device, data in bench.devices.items():
+        device.write_bytes(data)
     bench.boots = 0
 
 
 @pytest.fixture
 def template(bench: Bench, tmp_path: Path) -> Path:
     kept = tmp_path / "template"
-    shutil.copytree(bench.folder, kept)
+    shutil.copytree(bench.folder, kept, symlinks=True)
     return kept
 
 
@@ -85,6 +87,83 @@ def test_killed_at_every_write(bench: Bench, template: Path, run: int) -> None:
     assert len(found) >= 15, "an update writes more often than that"
     for number, point in enumerate(found):
         kill_in(bench, template, run, point, power=bool(number % 2))
+
+
+@pytest.fixture
+def loop_devices(tmp_path: Path) -> Iterator[Callable[[Path], Path]]:
+    """Makes block devices; they are gone afterwards."""
+    made: list[str] = []
+
+    def device_for(path: Path) -> Path:
+        backing = tmp_path / f"backing-{path.name}"
+        backing.write_bytes(path.read_bytes())
+        made.append(losetup("--find", "--show", str(backing)))
+        return Path(made[-1])
+
+    try:
+        yield device_for
+    finally:
+        for device in made:
+            losetup("--detach", device)
+
+
+@pytest.mark.parametrize("run", [0, 1])
+def test_killed_at_every_write_to_block_devices(
+    tmp_path: Path, loop_devices: Callable[[Path], Path], run: int
+) -> None:
+    """As on a board: slots and both copies of U-Boot's environment on devices of their own."""
+    bench, template = set_up(tmp_path / "bench", "uboot"), tmp_path / "template"
+    onto(bench, ["slot-a", "slot-b", "env1", "env2"], loop_devices)
+    shutil.copytree(bench.folder, template, symlinks=True)
+    begin(bench, template, run)
+    found = points(bench.install)
+    assert len(found) >= 15
+    for number, point in enumerate(found[:: run + 1]):
+        kill_in(bench, template, run, point, power=bool(number % 2))
+        assert all((bench.folder / name).is_block_device() for name in ("slot-b", "env1"))
+
+
+def test_an_interrupted_trial_costs_one_boot_attempt_never_the_penalty_box(
+    bench: Bench, template: Path
+) -> None:
+    """The power goes at every point of a trial, once: one attempt less, and it is tried again."""
+    run = int(bench.boot in REAL)
+    begin(bench, template, run)
+    interrupted = 0
+    for point in points(bench.install):
+        begin(bench, template, run)
+        assert run_killed_at(point, bench.install).killed
+        before = bench.record()
+        if before.trial is None or before.trial != before.running:
+            continue
+        interrupted += 1
+        bench.power_cycle()
+        after = bench.record()
+        assert (after.trial, after.running) == ("b", "b")
+        if bench.boot != "command":  # whose count is its own affair
+            assert after.attempts == before.attempts - 1 == ATTEMPTS - 2
+        assert bench.status()["failed_releases"] == 0
+        assert_confirmed(bench.finish())
+    assert interrupted >= 2
+
+
+@pytest.mark.parametrize("bench", ["virtual", "grub", "uboot"], indirect=True)
+def test_a_killed_update_never_exhausts_the_attempts_by_itself(
+    bench: Bench, template: Path
+) -> None:
+    """Killed at the same point more often than there are attempts, while the power stays on."""
+    begin(bench, template, 0)
+    found = points(bench.install)
+    for point in found[-8:]:
+        begin(bench, template, 0)
+        for _ in range(ATTEMPTS + 2):
+            run_killed_at(point, bench.install)
+            if bench.went_down():
+                bench.power_on()
+        record = bench.record()
+        assert record.primary == "b" or record.trial is None or record.attempts >= ATTEMPTS - 1
+        assert bench.boots <= 1, "a machine boots once, for the switch"
+        assert_confirmed(bench.finish())
 
 
 def test_killed_again_and_again(bench: Bench) -> None:

@@ -102,12 +102,12 @@ def run_in_u_boot(folder: Path, cases: list[State], script: str) -> list[dict[st
     return [dict(pair.split("=") for pair in line.split()) for line in results]
 
 
-def talk(file: Path, commands: list[str]) -> str:
+def talk(file: Path, commands: list[str], *devices: str) -> str:
     """Everything that U-Boot prints while it is given ``commands``; it finds ``file`` in memory."""
     loader = f"loader,file={file},addr={ADDRESS:#x},force-raw=on"
     machine = [*QEMU, "-nodefaults", "-display", "none", "-serial", "stdio", "-bios", str(UBOOT)]
     with subprocess.Popen(
-        [*machine, "-device", loader], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [*machine, "-device", loader, *devices], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
         assert process.stdin and process.stdout
         watchdog = threading.Timer(PATIENCE, process.kill)  # what is read then has an end
