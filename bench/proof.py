@@ -20,11 +20,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from device_client.core.trust import TrustState, advance
 from protocol import bundle, cose, manifest
 from protocol.bundle import Bundle
 from protocol.digests import keccak256
 from protocol.records import word
-from tests.protocol.published import Published, publish
+from tests.device_client.core.test_trust_cost import with_links
+from tests.protocol.published import NOW, Published, publish
 
 ROUNDS = 200
 LIMITS = {(10, 20): (2500, 4000), (10_000, 20): (5000, 6500), (10_000, 100_000): (None, None)}
@@ -74,6 +76,7 @@ def rows() -> Iterator[dict[str, Any]]:
             f"a whole bundle without its payload; {how}",
         )
     yield from _times(story, data)
+    yield from _hostile()
     yield from _memory(story, data)
 
 
@@ -104,6 +107,26 @@ def _times(story: Published, data: bytes) -> Iterator[dict[str, Any]]:
             "the same beside python-tuf: timestamp, snapshot and targets (10 targets, 2 of 3 keys,"
             " Ed25519) parsed, verified by a loaded root, hashes and expiry checked, in turns",
         )
+
+
+def _hostile() -> Iterator[dict[str, Any]]:
+    """The most that an answer can cost which was made without any trusted key."""
+    anchor, answers = publish().anchor, {"16 of 31": (16, 31), "8 of 64": (8, 64)}
+    state = TrustState(100, NOW, b"", anchor.validators)
+    costs = {}
+    for name, (links, seals) in answers.items():
+        data = with_links(links, seals)
+
+        def judge(data: bytes = data) -> None:
+            advance(state, Bundle.decode(data).fresh, anchor, clock=None)
+
+        (costs[name],) = _median_ms(judge)
+    worst = max(costs, key=lambda name: costs[name])
+    yield _row(
+        *("proof.hostile_ms", costs[worst], "ms", None),
+        "a bundle with as many links as hold without a trusted key, full of opaque items and seals"
+        f" ({worst} seals; the bound is 512 in all): time until it is judged, median of {ROUNDS}",
+    )
 
 
 def _memory(story: Published, data: bytes) -> Iterator[dict[str, Any]]:

@@ -12,10 +12,11 @@ One agent works on a device at a time; that is seen to by whoever opens its dire
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from device_client.core.book import OWNER, Book
-from device_client.core.machine import Event, Stage, Told, situation
+from device_client.core.machine import BOOTING, Event, Stage, Told, situation
 from device_client.core.policy import Leave
 from device_client.core.reanchor import reanchor
 from device_client.core.slots import Entry, Standing, other
@@ -29,9 +30,6 @@ from device_client.report import NOTHING, READY, Progress, Report, Round, silent
 from protocol.errors import Refused
 from protocol.ids import Digest
 from protocol.receipt import Consent
-
-BOOTING = frozenset({Stage.INSTALLED, Stage.TRIAL, Stage.CONFIRMED, Stage.REVERTED})
-"""Stages in which the boot record has the word, not the ledger."""
 
 
 class Agent:
@@ -144,9 +142,9 @@ class Agent:
         self._engine.feed(Told(Event.ROLLBACK, former))
         return current.end()
 
-    def deliver(self) -> int:
+    def deliver(self, beat: Callable[[], None] = lambda: None) -> int:
         """One round of handing over receipts; how many are still queued (`Outbox.deliver`)."""
-        return self._engine.outbox.deliver(self._engine.inquiry.prove)
+        return self._engine.outbox.deliver(self._engine.inquiry.prove, beat)
 
     def reanchor(self, statement: bytes) -> TrustState:
         """Move trust by the recovery keys, durably (`core.reanchor`); the state that was before.
@@ -196,16 +194,14 @@ class Agent:
         What is overwritten is named by the boot record until its entry is withdrawn, and by the
         journal from then on: a cut at any point leads here again.
         """
-        record, stage = self._parts.boot.record(), self.book.state.stage
-        if stage is Stage.CLEARING:
-            former = self.book.state.target
-        elif stage is Stage.IDLE and not self._keep_former and record.running == record.primary:
-            entry = record.entry(record.inactive)
-            former = _former(entry) if entry.standing is Standing.GOOD else None
-        else:
-            former = None
-        if former is not None:
-            self._engine.clear(former)
+        state = self.book.state
+        if state.stage is Stage.CLEARING and state.target is not None:
+            self._engine.clear(state.target)
+        elif state.stage is Stage.IDLE and not self._keep_former:
+            record = self._parts.boot.record()
+            entry = record.entry(other(record.primary))
+            if record.running == record.primary and entry.standing is Standing.GOOD:
+                self._engine.clear(_former(entry))
 
     def _freeze_if_due(self) -> None:
         """Tell the table that the ledger contradicted itself; a trial is ended first."""

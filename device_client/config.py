@@ -213,9 +213,19 @@ def with_settings(config: Config, words: Sequence[str]) -> Config:
         if Config.__dataclass_fields__[name].type == "str" and value[:1] not in ("'", '"'):
             given[name] = value
         else:
-            given[name] = _document(f"value = {value}".encode()).get("value")
+            given[name] = _value(word, value)
         _require_type(name, given[name], str(Config.__dataclass_fields__[name].type))
     return replace(config, **given)
+
+
+def _value(word: str, text: str) -> Any:
+    try:
+        document = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
+        document = {}
+    if list(document) != ["value"]:
+        raise _wrong(f"{word[:40]!r} gives no value")
+    return document["value"]
 
 
 def read_board(boot: str, tables: Path | None) -> Board:

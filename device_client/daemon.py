@@ -64,12 +64,12 @@ class Daemon:
 
     def round(self) -> float:
         """One round; the seconds to rest after it."""
-        self._supervisor.alive(self._rhythm.patience)
+        self._alive()
         began = self._agent.parts.uptime.seconds()
         self._rounds += 1
         before, self._again = self._again, None
         failed = False
-        for work in (lambda: self._update(before), self._agent.deliver):
+        for work in (lambda: self._update(before), lambda: self._agent.deliver(self._alive)):
             try:
                 work()
             except FirmledgerError as error:
@@ -90,6 +90,9 @@ class Daemon:
                 self._agent.parts.clock.sleep(rest)
         finally:
             self._supervisor.stopping()
+
+    def _alive(self) -> None:
+        self._supervisor.alive(self._rhythm.patience)
 
     def _update(self, before: float | None) -> None:
         wait = self._rhythm.wait if before is None else min(self._rhythm.wait, int(before))

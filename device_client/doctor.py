@@ -67,7 +67,7 @@ def _shared(root: Path) -> Iterator[Check]:
 def _slot(root: Path) -> Iterator[Check]:
     """Whether the slot that runs holds, to the last bit, what the boot record says it does."""
     config, disk = read_config(root), Directory(root)
-    fix = "install another release before the next boot, or write the image anew: `init --force`"
+    fix = "install another release before it boots again, or `init --force --image FILE`"
     try:
         opened = open_board(config.board, root, disk, config.slot_bytes)
         with opened.closing:

@@ -210,10 +210,15 @@ class Engine:
             progress=memory.book.state.progress,
             durable=durable,
             pace=self._paced(self._counting("download", target.payload_size)),
-            wrong=self._liars.append,
+            wrong=self._distrust,
             block=self._profile.block,
             stride=self._profile.stride,
         )
+
+    def _distrust(self, source: Source) -> None:
+        """Ask it last from now on."""
+        if source not in self._liars:
+            self._liars.append(source)
 
     def _counting(self, what: str, total: int) -> flash.Pace:
         """Tells progress of so many bytes."""

@@ -97,9 +97,9 @@ def create(
         disk.reserve(_LOCK, 1)
         disk.lock(_LOCK)
         _require_room(root, force)  # nobody else can move in from here on
-        former = provision.look(root, config, forget=forget) if force else provision.Former()
+        former = provision.look(root, config, forget=forget)
         book = provision.book_of(former, trusted)
-        stays = former.runs and image is None
+        stays = force and former.runs and image is None
         opened = open_board(config.board, root, disk, config.slot_bytes)
         stack.enter_context(opened.closing)
         write = None if stays else provision.image_writer(opened, image or FACTORY_IMAGE)

@@ -71,14 +71,18 @@ class Outbox:
         book = self.concluded(book, release_id, Outcome.REFUSED, reason, (running, running))
         self._memory.commit(book)
 
-    def deliver(self, prove: Callable[[Fresh], View]) -> int:
+    def deliver(
+        self, prove: Callable[[Fresh], View], beat: Callable[[], None] = lambda: None
+    ) -> int:
         """One round: hand over every receipt, ask for its proof; how many are left.
 
-        ``prove`` moves trust by the proof of an acknowledgement. What the source gets wrong is
+        ``prove`` moves trust by the proof of an acknowledgement; ``beat`` hears before each receipt
+        that the round goes on. What the source gets wrong is
         raised (`Unreachable`, `Malformed`, `Untrusted`), and no receipt is lost by it.
         """
         memory, problem = self._memory, None
         for queued in memory.book.queue:
+            beat()
             try:
                 self._forward(queued, prove)
             except Unreachable:

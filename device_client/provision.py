@@ -47,9 +47,10 @@ class Former:
 
 
 def look(root: Path, config: Config, *, forget: bool) -> Former:
-    """What there is of a former device; `LocalFault` for a journal that is lost, unless ``forget``.
+    """What there is of a former device, or of a set-up that was cut.
 
-    ``forget``: the owner's word that height, receipts and history may be lost with it.
+    `LocalFault` for a journal that is there and cannot be read, unless ``forget`` says that height,
+    receipts and history may be lost with it.
     """
     record: BootRecord | None = None
     trusted: TrustFile | None = None
@@ -62,19 +63,18 @@ def look(root: Path, config: Config, *, forget: bool) -> Former:
             with suppress(FirmledgerError):
                 record = opened.boot.record()
             runs = _runs(opened, record)
-        return Former(record, _book(disk, forget=forget), trusted, runs)
+        book = _book(disk, forget=forget) if (root / JOURNAL).exists() else None
+        return Former(record, book, trusted, runs)
     finally:
         disk.close()
 
 
 def _book(disk: Directory, *, forget: bool) -> Book | None:
-    if disk.size(JOURNAL) == 0 and forget:
-        return None
     try:
         raw = FileJournal(disk).read()
         if raw is not None:
             return Book.decode(raw)
-        why = "it is not there, or was erased"
+        why = "it was erased"
     except FirmledgerError as error:
         why = error.why
     if forget:

@@ -38,7 +38,7 @@ def _document(data: bytes, what: str, fmt: str, members: set[str]) -> dict[str, 
     if len(data) > MAX_TRUST_BYTES:
         raise _refuse(what, f"it has {len(data)} bytes, the limit is {MAX_TRUST_BYTES}")
     try:
-        document = json.loads(data, object_pairs_hook=_each_once)
+        document = json.loads(data.decode("utf-8"), object_pairs_hook=_each_once)
     except (ValueError, RecursionError) as error:
         raise _refuse(what, "it is not JSON, or says a thing twice") from error
     if not isinstance(document, dict) or document.get("format") != fmt:
@@ -167,7 +167,9 @@ class TrustFile:
         for key in keys:
             _recovery_key(key)
         threshold = _integer(recovery["threshold"], "recovery threshold", 16)
-        if not (threshold == 0 and not keys) and not 1 <= threshold <= len(set(keys)):
+        if len(set(keys)) != len(keys):
+            raise _refuse("trust file", "a recovery key is named twice")
+        if not min(1, len(keys)) <= threshold <= len(keys):
             raise _refuse("trust file", "recovery needs a threshold of 1 to the number of its keys")
         return cls(
             chain_id=_integer(d["chain_id"], "chain_id", _MAX_CHAIN_ID),

@@ -159,6 +159,17 @@ class LightClient(RuleBasedStateMachine):
         else:
             assert answer == "validators-changed"
 
+    @rule(past=st.sets(st.integers(0, 30), max_size=6))
+    def follow_from_the_start(self, past: set[int]) -> None:
+        """A registry that does not know the device's height sends links from before it, too."""
+        frozen, found = self.state.frozen, self.links()
+        if found is None or frozen:
+            return
+        passed = [b for b in self.chain if b.number in past and b.number <= self.state.height]
+        links = (*(block.link(()) for block in passed), *found)[-MAX_LINKS:]
+        assert self.show(self.chain[-1].fresh(links)) == "read"
+        assert self.state.height == self.chain[-1].number
+
     @rule(data=st.data())
     def mixed(self, data: st.DataObject) -> None:
         """True blocks in any order and choice: nothing false is ever believed."""
@@ -177,12 +188,14 @@ class LightClient(RuleBasedStateMachine):
         own = tuple(one for one in group if one not in trusted or one in few)
         own = tuple(sorted({*own, *few}, key=lambda one: one.address))
         number = max(1, self.state.height + ahead)
+        strangers = tuple(one for one in EVERYBODY if one not in trusted)
+        past = Block(max(1, self.state.height - ahead), own or strangers, rival=True)
         lies = [Block(number, trusted, rival=True, sealed_by=own)]
         if own:
             lies.append(Block(number, own, rival=True))
         before = self.state
         for lie in lies:
-            for links in ((), (lie.link(before.validators),)):
+            for links in ((), (lie.link(before.validators),), (past.link(()),)):
                 assert self.show(lie.fresh(links)) not in ("read", "equivocation")
         assert self.state == before
 

@@ -39,7 +39,7 @@ SLOWEST = 1024
 """Bytes per second, on average, below which a download is given up after `PATIENCE` seconds."""
 PATIENCE = 30
 _PROBLEM_BYTES = 16 * 1024
-_PIECE = 256 << 10
+_PIECE = 64 << 10
 
 _T = TypeVar("_T")
 

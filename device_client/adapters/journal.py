@@ -44,7 +44,7 @@ class FileJournal:
                 "journal-damaged",
                 "the device's journal refused",
                 "neither of its two copies is whole",
-                "set the device up again with `init --force`; its key is kept",
+                "restore journal.bin, or accept its loss with `init --force --forget`",
             )
         self._sequence, body = found
         return body

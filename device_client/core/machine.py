@@ -53,6 +53,10 @@ class Stage(StrEnum):
     FROZEN = "frozen"
 
 
+BOOTING = frozenset({Stage.INSTALLED, Stage.TRIAL, Stage.CONFIRMED, Stage.REVERTED})
+"""Stages in which the boot record has the word: neither the ledger nor the owner interferes."""
+
+
 class Event(StrEnum):
     """What happened: found in a proof, said by policy or owner, or reported by an effect."""
 

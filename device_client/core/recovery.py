@@ -19,13 +19,10 @@ from dataclasses import replace
 
 from device_client.core.belief import TrustState
 from device_client.core.book import Book
-from device_client.core.machine import Stage, State
+from device_client.core.machine import BOOTING, Stage, State
 from device_client.core.slots import BootRecord, Standing
 from protocol.errors import Refused
 from protocol.trustfile import TrustFile
-
-BOOTING = frozenset({Stage.INSTALLED, Stage.TRIAL, Stage.CONFIRMED, Stage.REVERTED})
-"""Stages in which the boot record has the word: neither the ledger nor the owner may interfere."""
 
 
 def first(trusted: TrustFile, counter: int = 0) -> Book:

@@ -99,7 +99,7 @@ def damaged(why: str) -> Malformed:
         "state-damaged",
         "the device's state refused",
         why,
-        "restore the device directory, or set the device up again with `init --force`",
+        "restore the device directory, or accept its loss with `init --force --forget`",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -12,7 +13,7 @@ import pytest
 
 from device_client.core import recovery
 from device_client.core.book import Book
-from device_client.core.machine import Stage, State
+from device_client.core.machine import BOOTING, Stage, State
 from device_client.core.trust import TrustState
 from protocol.digests import sha256
 from protocol.errors import Refused
@@ -159,6 +160,22 @@ def test_a_set_up_that_stops_half_way_forgets_nothing(
     assert kept(shop.run("status")) == kept(before)
 
 
+def test_a_set_up_by_force_where_there_was_none_is_a_set_up(shop: Shop) -> None:
+    shutil.rmtree(shop.folder / "dev")
+    answer = shop.init("--force")
+    assert (answer["security_counter"], answer["height"]) == (0, 0)
+    assert shop.run("update", "--yes")["version"] == "1.0.0"
+
+
+def test_without_its_journal_a_device_is_set_up_anew_but_its_counter_does_not_fall(
+    shop: Shop,
+) -> None:
+    before = shop.run("status")
+    journal(shop).unlink()
+    answer = shop.init()
+    assert answer["security_counter"] == 5 and answer["device_id"] == before["device_id"]
+
+
 # -- pure ------------------------------------------------------------------------------------------
 
 CHAIN = world.Chain()
@@ -233,7 +250,7 @@ def test_no_factory_reset_during_a_trial(shop: Shop) -> None:
     assert shop.run("reset")["security_counter"] == 6
 
 
-@pytest.mark.parametrize("stage", sorted(recovery.BOOTING))
+@pytest.mark.parametrize("stage", sorted(BOOTING))
 def test_no_stage_of_a_trial_is_reset(stage: Stage) -> None:
     with pytest.raises(Refused):
         recovery.reset(replace(BOOK, state=State(stage)))

@@ -115,4 +115,5 @@ def test_a_daemon_says_how_long_it_will_be_silent(manager: Manager) -> None:
     assert heard[0] == "READY=1" and heard[-1].startswith("STOPPING=1")
     assert seconds(heard[1]) == 50  # while it works
     assert seconds(heard[-2]) == pytest.approx(rests[0] + 50)  # while it rests
-    assert len(heard) == 4  # and no other sign of life: it sleeps in one piece
+    assert len(heard) == 5  # one for each receipt, and none for the rest: it sleeps in one piece
+    assert seconds(heard[2]) == 50

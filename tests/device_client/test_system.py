@@ -16,11 +16,10 @@ from device_client.adapters.identity import FileIdentity, create_device_key
 from device_client.adapters.journal import FileJournal
 from device_client.adapters.system import CommandHealth, ConfiguredSite, SystemClock
 from device_client.adapters.virtual_boot import VirtualBoot
-from device_client.config import Config
 from device_client.core.slots import Entry, factory
 from device_client.core.types import Verdict
 from protocol.digests import sha256
-from protocol.errors import FirmledgerError, LocalFault, Malformed, Misuse
+from protocol.errors import FirmledgerError, LocalFault, Malformed
 from tests.device_client.registry import make
 from tests.world.flash import Flash
 
@@ -265,30 +264,3 @@ def test_the_systems_clock() -> None:
     now = SystemClock().now()
     assert now is not None and before <= now <= int(time.time())
     SystemClock().sleep(0)
-
-
-# -- settings --------------------------------------------------------------------------------------
-
-
-def test_settings_survive() -> None:
-    config = Config(
-        hardware=7,
-        registries=["http://[::1]:8700", 'odd"name'],
-        windows=["daily 02:00-04:00"],
-        timezone="Europe/Berlin",
-        critical_may_pass=["window"],
-        health_check=["sh", "-c", 'echo "\\t"'],
-    )
-    assert Config.parse(config.to_toml().encode()) == config
-
-
-@pytest.mark.parametrize(
-    "line",
-    ["mode = 'sometimes'", "windows = ['now']", "timezone = 'Mars/Olympus'", "hardware = -1",
-     "hardware = true", "attempts = 0", "attempts = 256", "colour = 'red'", "profile = 'x'",
-     "registries = 'http://x'", "registries = [1]", "critical_may_pass = ['space']",
-     "confirm = 'never'", "health_deadline = 0", "timezone = '../../etc/passwd'", "mode ="],
-)  # fmt: skip
-def test_wrong_settings_are_refused(line: str) -> None:
-    with pytest.raises((Misuse, Malformed)):
-        Config.parse(line.encode())

@@ -193,6 +193,32 @@ def test_the_golden_vectors_are_what_the_code_gives() -> None:
     assert json.loads(golden_reanchor.PATH.read_text()) == golden_reanchor.document()
 
 
+@pytest.mark.parametrize(
+    ("threshold", "count", "good"),
+    [(0, 0, True), (1, 1, True), (3, 3, True), (1, 3, True), (0, 1, False), (1, 0, False),
+     (4, 3, False)],
+)  # fmt: skip
+def test_a_threshold_is_one_to_the_number_of_keys(threshold: int, count: int, good: bool) -> None:
+    keys = trust_file().recovery_keys[:count]
+    data = replace(trust_file(), recovery_threshold=threshold, recovery_keys=keys).to_bytes()
+    if good:
+        assert TrustFile.parse(data).recovery_threshold == threshold
+    else:
+        with pytest.raises(Malformed):
+            TrustFile.parse(data)
+
+
+def test_a_trust_file_is_utf_8_and_names_a_key_once() -> None:
+    good = trust_file(1)
+    for bad in (
+        good.to_bytes().decode().encode("utf-16"),
+        b"\xef\xbb\xbf" + good.to_bytes(),
+        replace(good, recovery_keys=good.recovery_keys[:1] * 2).to_bytes(),
+    ):
+        with pytest.raises(Malformed):
+            TrustFile.parse(bad)
+
+
 def test_a_trust_file_that_says_a_thing_twice_is_refused() -> None:
     good = trust_file().to_bytes()
     twice = good.replace(b'"max_age": 3600', b'"max_age": 3600, "max_age": 99999999')

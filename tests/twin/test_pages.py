@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.twin import verifier
 
@@ -138,6 +139,18 @@ def test_commitments(row: dict[str, Any]) -> None:
         assert verifier.release_commitment(LEDGER, release) == raw(row["releaseSlot"])
 
 
+@pytest.mark.parametrize("kind", ["Approval", "Amendment", "Decision"])
+def test_what_approvers_sign(kind: str) -> None:
+    row = COMMITMENTS["digests"][kind.lower()]
+    members = {
+        **{name: int(row[name]) for name in row if name != "digest"},
+        "terms": record("Terms", COMMITMENTS["terms"]),
+        "next": record("Governance", COMMITMENTS["next"]),
+        "productId": LEDGER["product"],
+    }
+    assert verifier.approved_digest(LEDGER, kind, members) == raw(row["digest"])
+
+
 # -- manifests and receipts -------------------------------------------------------------------
 
 
@@ -158,6 +171,25 @@ def test_manifests(name: str) -> None:
         "keyEpoch": row["key_epoch"],
         "notes": row["notes"],
     }
+
+
+def test_payload() -> None:
+    row = vector("payload-a128ctr")
+    info, secret = raw(row["encryption_info"]), int(row["class_secret"], 16)
+    private = ec.derive_private_key(secret, ec.SECP256R1())
+    assert verifier.encryption_info(info) == row["key_epoch"]
+    key, iv = verifier.content_key(info, private)
+    assert (key, iv) == (raw(row["content_key"]), raw(row["iv"]))
+    assert verifier.decrypted(key, iv, raw(row["payload"])) == raw(row["image"])
+    with pytest.raises(verifier.Refusal):
+        verifier.content_key(info, ec.derive_private_key(secret + 1, ec.SECP256R1()))
+
+
+def test_every_vector_is_read_here() -> None:
+    text = Path(__file__).read_text()
+    for file in VECTORS.glob("*.json"):
+        family = file.stem.partition("-")[0]
+        assert f'"{file.stem}"' in text or f'vector(f"{family}-' in text, file.name
 
 
 @pytest.mark.parametrize("row", vector("manifest-tampered")["cases"], ids=lambda row: row["name"])

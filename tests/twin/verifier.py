@@ -2,8 +2,9 @@
 
 Guarantee: what it accepts follows from the pages (proof.md, bundle.md, trust.md, reanchor.md,
 commitments.md, manifest.md, receipt.md), the records of contracts/IReleaseLedger.sol and the
-standards they cite; it was written without reading `protocol`. Where the two agree, the pages are
-enough, and a mistake would have to be made twice.
+standards they cite. All up to step 15 was written without reading `protocol`; links, memory and
+re-anchoring from the pages as well, but by someone who had seen some of the other side. Where the
+two agree, the pages are enough, and a mistake would have to be made twice.
 
 Rules: tables and plain values instead of classes. The EIP-712 type strings are the only description
 of the records: their CBOR form, their ranges and their hashes are derived from them. Other
@@ -11,8 +12,8 @@ libraries where there are some (`cbor2`, `rlp`, `eth_utils`), and own arithmetic
 Whatever is refused raises `Refusal` with the step of bundle.md, section 3, of trust.md, section 2,
 or of reanchor.md, section 3. What is trusted is a mapping that goes in and, moved, comes out.
 
-It does not store that mapping, look at a clock, decide policy, or open payloads. It is one file, to
-be read beside the pages.
+It does not store that mapping, look at a clock, or decide policy. It is one file, to be read beside
+the pages.
 """
 
 import hashlib
@@ -25,9 +26,11 @@ from typing import Any
 import cbor2
 import rlp
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import hashes, keywrap
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from eth_utils import keccak
 from rlp.exceptions import RLPException
 
@@ -154,6 +157,10 @@ TYPES = {
     "uint64 pausedTotal,uint32 pauses",
     "Product": "Governance governance,bytes32 other,uint64 effectiveAt,Head head",
     "State": "uint64 startsAt,uint256 word,bytes32 logRoot",
+    "Approval": "Terms terms,uint32 epoch,uint64 validUntil",
+    "Amendment": "bytes32 productId,Governance next,uint32 epoch,uint64 validUntil",
+    "Decision": "bytes32 productId,uint32 releaseId,uint8 action,uint32 nonce,uint32 epoch,"
+    "uint64 validUntil",
 }
 LIST_MAX = {"Phase[]": 4}  # 16 for every other list
 STATE_WORD = {
@@ -240,6 +247,14 @@ def release_commitment(trust: Mapping[str, Any], release: Mapping[str, Any]) -> 
     state = b"".join(word(release["state"][member]) for _, member in fields("State"))
     name = word(release["id"]) + release["termsHash"]
     return keccak_of(keccak_of(b"firmledger.release.v1") + place + name + state)
+
+
+def approved_digest(trust: Mapping[str, Any], kind: str, message: Mapping[str, Any]) -> bytes:
+    """Section 7: what approvers sign."""
+    domain = "EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"
+    named = [keccak(domain.encode()), keccak(b"Firmledger"), keccak(b"1")]
+    place = word(trust["chain_id"]) + word(trust["contract"])
+    return keccak(b"\x19\x01" + keccak(b"".join(named) + place) + hash_struct(kind, message))
 
 
 def product_place(product: bytes) -> bytes:
@@ -675,6 +690,26 @@ def encryption_info(data: bytes) -> int:
     return int.from_bytes(kid[:4], "big")
 
 
+def content_key(data: bytes, private: ec.EllipticCurvePrivateKey) -> tuple[bytes, bytes]:
+    """Section 5: what the class key opens, and the first counter block."""
+    encryption_info(data)
+    info = uncbor(data).value
+    _, recipient, wrapped = info[3][0]
+    ephemeral = read_key(cbor(recipient[-1]))[1]
+    party = [None, None, None]
+    context = [-3, party, party, [128, cbor({1: -29}), b"SUIT Payload Encryption"]]
+    derived = HKDF(hashes.SHA256(), 16, salt=None, info=cbor(context))
+    key = derived.derive(private.exchange(ec.ECDH(), ephemeral))
+    try:
+        return keywrap.aes_key_unwrap(key, wrapped), info[1][5]
+    except keywrap.InvalidUnwrap as error:
+        raise Refusal(0, "another class key") from error
+
+
+def decrypted(key: bytes, iv: bytes, payload: bytes) -> bytes:
+    return Cipher(algorithms.AES(key), modes.CTR(iv)).decryptor().update(payload)
+
+
 def read_manifest(manifest: Mapping[Any, Any]) -> dict[str, Any]:
     """Sub-steps 6 and 7: values from their places, and everything else compared with section 4."""
     try:
@@ -903,7 +938,8 @@ def verify_static(data: bytes, ledger: Mapping[str, Any]) -> dict[str, Any]:
     require(hash_struct("Terms", terms) == release["termsHash"], 11, "terms")
     with at(12):
         read_key(signer)
-    keys = {key["keyId"]: key["validThrough"] for key in ledger["product"]["governance"]["keys"]}
+    listed = ledger["product"]["governance"]["keys"]
+    keys = {key["keyId"]: key["validThrough"] for key in reversed(listed)}
     require(keys.get(sha256(signer), -1) >= release["id"], 12, "signer")
     with at(13):
         envelope = open_envelope(static["envelope"])

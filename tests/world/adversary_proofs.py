@@ -127,6 +127,7 @@ class Adversary:
         """All of them."""
         yield from self._forged()
         yield from self._old_and_new()
+        yield from self._linked()
         yield from self._mixed()
         yield from self._cut()
         yield from self._absent_and_present()
@@ -172,6 +173,31 @@ class Adversary:
                   "equivocation")  # fmt: skip
         few = self.active.fresh(20, NOW, sealed_by=self.active.group[:2])
         yield Lie("the same without a quorum", self._told(few), 3, "no-quorum")
+
+    def _linked(self) -> Iterator[Lie]:
+        """Links from before the device's time: they lead nowhere, and must hold all the same."""
+        four, strangers = list(self.active.group), validators(4, start=90)
+
+        def link(group: list[Validator], number: int, sealed_by: list[Validator]) -> bytes:
+            return encode_header(seal(make_header(group, number=number), sealed_by))
+
+        own, told = link(strangers, 15, strangers), self.halted.fresh(21, NOW + 5)
+        theirs = replace(self.active, group=tuple(strangers)).fresh(21, NOW + 5)
+        yield Lie("validators of its own since long ago", self._told(replace(theirs, links=(own,))),
+                  3, "validators-changed")  # fmt: skip
+        mixed = link(four, 15, [*four[:3], strangers[0]])
+        crowd, extra = validators(64, start=200), link(strangers, 19, strangers)
+        crowds = tuple(link(crowd, number, crowd) for number in range(1, 9))
+        for name, links, reason in (
+            ("an old link that nobody sealed", (link(strangers, 15, []),), "no-quorum"),
+            ("an old link that a stranger sealed, too", (mixed,), "foreign-seal"),
+            ("old links in any order", (own, link(four, 12, four)), "link-order"),
+            ("signatures without end", (*crowds, extra), "too-many-seals"),
+        ):  # fmt: skip
+            yield Lie(name, self._told(replace(told, links=links)), Step.LINKS, reason)
+        rival = self._told(replace(told, links=(link(four, 20, four),)))
+        yield Lie("another block of the height trusted, as a link", rival, Step.LINKS,
+                  "equivocation")  # fmt: skip
 
     def _mixed(self) -> Iterator[Lie]:
         active, halted = self.active.fresh(19, NOW), self.halted.fresh(21, NOW + 5)
@@ -252,7 +278,11 @@ class Adversary:
         yield Lie("a product that is not there", self._told(nothing), 9, "wrong-product-record")
 
     def _other_code(self) -> Iterator[Lie]:
-        codes = {"a proxy instead of the contract": PROXY, "an account without code": NO_CODE}
+        codes = {
+            "a proxy instead of the contract": PROXY,
+            "the contract's code replaced": keccak256(b"test vector: other code"),
+            "an account without code": NO_CODE,
+        }
         for name, code in codes.items():
             world = self._world(self._words(self.active), code)
             proof = self._block(world, self.anchor.slots(1))
