@@ -197,7 +197,8 @@ interface IReleaseLedger {
         bytes32 vs;
     }
 
-    /// @notice Signatures of approvers over one EIP-712 digest, strictly ascending by signer.
+    /// @notice Signatures of approvers over one EIP-712 digest, strictly ascending by signer. The epoch in the
+    /// digest must be the one in effect when they are used; they may have been given before it came.
     /// @param validUntil Last second at which they count.
     struct Approvals {
         uint64 validUntil;

@@ -122,8 +122,13 @@ def running(chain_id: int, names: tuple[str, ...]) -> Iterator[Anvil]:
     """A node of its own for as long as the context lasts, with funds for the named accounts."""
     options = {"port": 0, "chain-id": chain_id, "timestamp": GENESIS, "accounts": 0}
     flags = [f"--{name}={value}" for name, value in options.items()]
+    flags.append("--disable-code-size-limit")  # py-evm has it; tests.contracts.coverage lifts it
     process = subprocess.Popen(
-        [binary("anvil"), *flags, "--host=127.0.0.1", "--hardfork=prague"],
+        # The size of what is deployed is for contracts/build.py to bound: coverage.py's is larger.
+        [
+            *(binary("anvil"), *flags, "--host=127.0.0.1"),
+            *("--hardfork=prague", "--disable-code-size-limit"),
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         stdin=subprocess.DEVNULL,

@@ -2,17 +2,16 @@
 
     python -m tests.contracts.coverage [PYTEST ARGUMENT ...]
 
-Guarantees: what is counted was executed. The ledger is compiled without the optimiser, so that every
-instruction belongs to one place of the sources; py-evm counts how often each instruction ran; a
-statement is reached if an instruction of its own ran. Statements within assembly count like others.
-
-A branch is one way out of a condition (``if`` in Solidity and in assembly, ``? :``); the way past
-an ``if`` without ``else`` was taken if its condition was asked more often than its body entered.
-Branches are counted by place: two conditions on one line are two.
+Guarantees: what is counted was executed. The ledger is compiled without the optimiser, so that
+every instruction belongs to one place of the sources; py-evm counts how often each instruction ran.
+A statement is reached if an instruction of its own ran; an assembly block is one statement, for the
+compiler gives its instructions one place. A branch is one way out of a condition (``if``, ``? :``):
+it was taken if the conditional jump that the compiler made of it went that way.
 
 The forge tests are not counted here: forge reads coverage off optimised code, in which assembly and
-library calls lose their places. What they and these tests together would notice is measured by
-`tests.contracts.mutants`. Prints a table for docs/contract.md, and what was not reached.
+library calls lose their places. What all tests together would notice is measured by
+`tests.contracts.mutants`. Prints a table for docs/contract.md, and what was not reached. Limits of
+gas and the build's own tests are left out, for the code is not the one that is deployed.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +37,7 @@ TESTS = [
     "tests/contracts",
     "tests/test_ledger_model.py",
     "--deselect=tests/contracts/test_build.py",
+    "--deselect=tests/contracts/test_flows.py::test_gas_stays_within_its_limits",
 ]
 STATEMENTS = {
     "ExpressionStatement",
@@ -45,10 +45,10 @@ STATEMENTS = {
     "Return",
     "RevertStatement",
     "EmitStatement",
-    "YulAssignment",
-    "YulExpressionStatement",
-    "YulVariableDeclaration",
+    "InlineAssembly",
 }
+CONDITIONS = {"IfStatement", "Conditional"}
+JUMPI = 0x57
 Node = dict[str, Any]
 Place = tuple[int, int, int]
 """Offset, length and number of the source."""
@@ -80,24 +80,25 @@ def compiled() -> Node:
 
 @dataclass
 class Counts:
-    """How often each instruction of ``code`` ran, by its offset."""
+    """How often each instruction of ``code`` ran, and how often each conditional jump jumped."""
 
     code: bytes
-    hits: Counter[int]
+    hits: Counter[int] = field(default_factory=Counter)
+    jumps: Counter[int] = field(default_factory=Counter)
 
     def install(self) -> None:
         """From here on py-evm counts."""
-        hits, length = self.hits, len(self.code)
+        hits, jumps, length = self.hits, self.jumps, len(self.code)
 
         def steps(stream: CodeStream) -> Iterator[int]:
             raw = stream._raw_code_bytes
             counted = len(raw) == length
-            while stream.program_counter < len(raw):
-                if counted:
-                    hits[stream.program_counter] += 1
-                opcode = raw[stream.program_counter]
+            while (at := stream.program_counter) < len(raw):
                 stream.program_counter += 1
-                yield opcode
+                hits[at] += counted
+                yield raw[at]
+                if counted and raw[at] == JUMPI and stream.program_counter != at + 1:
+                    jumps[at] += 1
             yield 0  # STOP
 
         CodeStream.__iter__ = steps
@@ -120,29 +121,38 @@ def places(code: bytes, source_map: str) -> dict[int, Place]:
 class Reached:
     """Counts by place of the sources."""
 
-    def __init__(self, hits: Counter[int], where: dict[int, Place]) -> None:
-        self._most: dict[Place, int] = {}
-        for at, place in where.items():
-            self._most[place] = max(self._most.get(place, 0), hits[at])
+    def __init__(self, counts: Counts, where: dict[int, Place]) -> None:
+        self._hits: Counter[Place] = Counter()
+        self._ways: dict[Place, tuple[int, int]] = {}
+        for at, spot in where.items():
+            self._hits[spot] += counts.hits[at]
+            if counts.code[at] == JUMPI:
+                on, off = self._ways.get(spot, (0, 0))
+                jumped = counts.jumps[at]
+                self._ways[spot] = (on + jumped, off + counts.hits[at] - jumped)
 
-    def times(self, node: Node) -> int:
-        """How often the busiest instruction within this node ran; -1 if it has none."""
+    def ran(self, node: Node) -> bool | None:
+        """Whether an instruction within this node ran; None if it has none."""
         start, length, source = place(node)
         within = [
             count
-            for (s, n, f), count in self._most.items()
+            for (s, n, f), count in self._hits.items()
             if f == source and start <= s and s + n <= start + length
         ]
-        return max(within, default=-1)
+        return any(within) if within else None
+
+    def ways(self, node: Node) -> int:
+        """How many of the two ways the jump went that this condition became."""
+        return sum(1 for times in self._ways[place(node)] if times)
+
+
+# -- what there is to reach ------------------------------------------------------------------------
 
 
 def place(node: Node) -> Place:
     """Where a node of a syntax tree stands."""
     start, length, source = map(int, node["src"].split(":"))
     return start, length, source
-
-
-# -- what there is to reach ------------------------------------------------------------------------
 
 
 def nodes(tree: Any) -> Iterator[Node]:
@@ -157,31 +167,6 @@ def nodes(tree: Any) -> Iterator[Node]:
             yield from nodes(item)
 
 
-def branches(node: Node, reached: Reached) -> Iterator[tuple[str, bool]]:
-    """Each way out of a condition, and whether it was taken."""
-    kind = node["nodeType"]
-    if kind == "Conditional":
-        yield "the first of two", reached.times(node["trueExpression"]) > 0
-        yield "the second of two", reached.times(node["falseExpression"]) > 0
-    if kind not in ("IfStatement", "YulIf"):
-        return
-    body = node["trueBody"] if kind == "IfStatement" else node["body"]
-    inside = max(0, entered(body, reached))
-    yield "into it", inside > 0
-    if other := node.get("falseBody"):
-        yield "into the other", entered(other, reached) > 0
-    else:
-        yield "past it", reached.times(node["condition"]) > inside
-
-
-def entered(body: Node, reached: Reached) -> int:
-    """How often a body was entered: as often as its first statement."""
-    first = body["statements"][0] if body.get("statements") else body
-    if first["nodeType"] in ("Break", "YulBreak", "Continue"):
-        return max(0, reached.times(body))
-    return reached.times(first)
-
-
 def table(output: Node, reached: Reached) -> tuple[str, list[str]]:
     """Rows by source, and a line for all that was not reached."""
     rows, missed = [], []
@@ -191,29 +176,27 @@ def table(output: Node, reached: Reached) -> tuple[str, list[str]]:
             continue
         raw, count = text.encode(), Counter[str]()
         for node in nodes(output["sources"][unit]["ast"]):
-            line = raw[: place(node)[0]].count(b"\n") + 1 if "src" in node else 0
-            if node["nodeType"] in STATEMENTS and (times := reached.times(node)) >= 0:
-                count["statements"] += 1
-                count["reached"] += times > 0
-                if times == 0:
-                    missed.append(f"{unit}:{line}: statement")
-            for name, taken in branches(node, reached):
-                count["branches"] += 1
-                count["taken"] += taken
-                if not taken:
-                    missed.append(f"{unit}:{line}: {name}")
+            line = raw[: place(node)[0]].count(b"\n") + 1
+            spot = f"{unit}:{line}"
+            if node["nodeType"] in STATEMENTS and (ran := reached.ran(node)) is not None:
+                count += Counter(statements=1, reached=int(ran))
+                missed += [] if ran else [f"{spot}: statement"]
+            if node["nodeType"] in CONDITIONS:
+                taken = reached.ways(node)
+                count += Counter(branches=2, taken=taken)
+                missed += [] if taken == 2 else [f"{spot}: {2 - taken} of two ways"]
         total += count
         rows.append(_row(unit.removeprefix("contracts/"), count))
     return "\n".join([*rows, _row("together", total)]), missed
 
 
 def _row(name: str, count: Counter[str]) -> str:
-    lines = f"{count['reached']} of {count['statements']}"
-    ways = f"{count['taken']} of {count['branches']}"
-    return (
-        f"| {name} | {lines} | {100 * count['reached'] / max(1, count['statements']):.1f} %"
-        f" | {ways} | {100 * count['taken'] / max(1, count['branches']):.1f} % |"
-    )
+    def share(part: str, whole: str) -> str:
+        if not count[whole]:
+            return "none"
+        return f"{count[part]} of {count[whole]} ({100 * count[part] / count[whole]:.1f} %)"
+
+    return f"| {name} | {share('reached', 'statements')} | {share('taken', 'branches')} |"
 
 
 def main(arguments: list[str]) -> int:
@@ -222,12 +205,12 @@ def main(arguments: list[str]) -> int:
     made = output["contracts"][f"contracts/{build.CONTRACT}.sol"][build.CONTRACT]
     runtime = made["evm"]["deployedBytecode"]
     code = bytes.fromhex(runtime["object"])
-    counts = Counts(code, Counter())
+    counts = Counts(code)
     limits.EIP170_CODE_SIZE_LIMIT = 10 * build.CODE_LIMIT  # it is larger than can be deployed
     evm.ARTIFACT["bytecode"] = "0x" + made["evm"]["bytecode"]["object"]
     counts.install()
-    failed = pytest.main(["-q", "-p", "no:cacheprovider", *(arguments or TESTS)])
-    rows, missed = table(output, Reached(counts.hits, places(code, runtime["sourceMap"])))
+    failed = pytest.main(["-q", "-p", "no:cacheprovider", *TESTS, *arguments])
+    rows, missed = table(output, Reached(counts, places(code, runtime["sourceMap"])))
     sys.stdout.write("\n".join(["", *missed, "", rows, ""]))
     return int(failed)
 
