@@ -15,7 +15,7 @@ from tests.world.life import STORY, Setting
 from tests.world.planted import PLANTED
 from tests.world.powercut import Tally, examine
 
-AGAIN = {"virtual": 17, "trusting": 41}
+AGAIN = {"virtual": 17, "trusting": 97}
 RARELY = 151
 """Of every so-manieth state the recovery is cut as well, as in the tests."""
 

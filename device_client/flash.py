@@ -24,7 +24,7 @@ from device_client.ports import SelfHashing, SlotStore
 from protocol.errors import Untrusted
 from protocol.ids import Digest
 
-BLOCK = 256 << 10
+BLOCK = 128 << 10
 QUEUED = 4
 STRIDE = 16 << 20
 """Bytes between two points from which a download can go on."""

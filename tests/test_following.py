@@ -18,21 +18,32 @@ import pytest
 from device_client.core.trust import TrustState, advance
 from protocol.bundle import MAX_LINKS, Anchor, Bundle, Fresh
 from protocol.errors import FirmledgerError, Refused, Unreachable, Untrusted
-from protocol.header import encode_header, parse_header, quorum, sealers, with_seals
+from protocol.header import (
+    Field,
+    build_header,
+    encode_header,
+    parse_header,
+    quorum,
+    sealers,
+    with_seals,
+)
 from protocol.ids import Address
 from protocol.proof import read_link
-from protocol.trustfile import TrustFile
+from protocol.rlp import from_uint
+from protocol.trustfile import FUTURE_TOLERANCE, TrustFile
 from registry import sticks
 from registry.assembly import Registry
 from registry.bundles import Answer
 from registry.catalogue import Catalogue
+from registry.embedded.sealing import seal
 from registry.index import Index
-from registry.links import SEARCHED
+from registry.links import SEARCHED, Links
+from registry.links import Path as LinkPath
 from registry.provisioning import trust_file
 from registry.store import CATALOGUE, REGISTRY, open_database
 from registry.web import views
 from tests.registry.place import Place, Unit, make
-from tests.world.consortium import Consortium, addresses
+from tests.world.consortium import Consortium, addresses, member
 
 UNIT = Unit("sleeper")
 
@@ -356,6 +367,19 @@ def test_the_proof_is_never_below_a_link(world: World) -> None:
     assert fresh_of(world.poll(state)).links == ()
 
 
+def test_a_link_found_later_is_above_an_earlier_block(world: World) -> None:
+    """Two products' proofs may be of two blocks: what leads to one is too high for the other."""
+    state = world.device(found(world))
+    early = world.elect(1, 2, 3, 5, sealing=(1, 2, 5))
+    world.consortium.elect((1, 2, 3, 5), (1, 2, 3))
+    late = world.block()
+    links = Links(world.registry.chain, world.registry.catalogue)
+    links.refresh()
+    (link,) = links.first(state.height, late).links
+    assert link.block.number == late
+    assert links.first(state.height, early) == LinkPath(leads=False)
+
+
 # -- the catalogue -------------------------------------------------------------------------------
 
 
@@ -399,8 +423,8 @@ def stick(world: World, tmp_path: Path) -> tuple[Path, dict[str, TrustFile]]:
     return path, trust
 
 
-def checked(path: Path, trust: TrustFile) -> sticks.Verdict:
-    return sticks.verify(path, trust, lambda _bytes: None)
+def checked(path: Path, trust: TrustFile, now: int = 2**40) -> sticks.Verdict:
+    return sticks.verify(path, trust, now, lambda _bytes: None)
 
 
 @pytest.mark.parametrize("when", ["before", "between", "after"])
@@ -453,3 +477,37 @@ def test_a_stick_holds_the_links_above_its_trust_file_only(world: World, stick: 
         height = trust[when].min_height
         answer = world.registry.bundles.of_release(world.place.product, 1, height)
         assert len(fresh_of(answer).links) == count
+
+
+def test_a_stick_whose_link_is_another_block_or_above_its_proof_is_refused(
+    world: World, stick: Any
+) -> None:
+    path, trust = stick
+    bundle, file = sticks.open_stick(path)
+    with file:
+        payload = file.read()
+    header = parse_header(bundle.fresh.proof.header)
+    for field, change, reason in (
+        (Field.TIMESTAMP, 1, "equivocation"),
+        (Field.NUMBER, 1, "below-trusted-height"),
+    ):
+        fields = list(header.fields)
+        fields[field] = from_uint(int.from_bytes(fields[field], "big") + change)
+        draft = with_seals(build_header(fields, header.extra), ())
+        rival = encode_header(seal(draft, [member(number) for number in (1, 2, 5, 6)]))
+        fresh = replace(bundle.fresh, links=(*bundle.fresh.links, rival))
+        sticks.write(path, replace(bundle, fresh=fresh).encode(), [payload])
+        for when in trust:
+            error = checked(path, trust[when]).error
+            assert error is not None and error.reason == reason
+
+
+def test_a_stick_of_the_future_is_refused(stick: Any) -> None:
+    path, trust = stick
+    bundle, file = sticks.open_stick(path)
+    file.close()
+    stamped = parse_header(bundle.fresh.proof.header).timestamp
+    assert checked(path, trust["before"], stamped - FUTURE_TOLERANCE).ok
+    verdict = checked(path, trust["before"], stamped - FUTURE_TOLERANCE - 1)
+    assert verdict.failed == "T8" and verdict.error is not None
+    assert verdict.error.reason == "from-the-future"

@@ -25,7 +25,7 @@ WRITTEN = {"journal.bin", "boot.env", "slots/a.img", "slots/b.img"}
 
 
 @pytest.mark.parametrize(
-    ("board", "again", "least"), [("virtual", 17, 2000), ("trusting", 41, 1000)]
+    ("board", "again", "least"), [("virtual", 17, 2000), ("trusting", 97, 1000)]
 )
 def test_every_cut_leaves_a_device_that_boots_remembers_and_goes_on(
     board: str, again: int, least: int

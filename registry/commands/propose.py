@@ -229,6 +229,7 @@ def _restrict(
     receipt = own_act(desk, service, account, call)
     found = service.get(f"/v1/products/{change.product}")
     spent = {"tx": str(receipt.tx), "gas": receipt.gas_used, "block": receipt.block}
+    spent["by"] = str(account.address)
     shown.tell("restricted", [f"by {account.name} alone"], as_json, found, spent)
 
 

@@ -101,6 +101,15 @@ def test_a_bad_release_is_halted_by_its_receipts_resumed_and_revoked(flow: Flow)
     assert flow.status() == Status.REVOKED
 
 
+def test_a_rate_that_is_just_met_halts_nothing(flow: Flow) -> None:
+    flow.publish(flow.terms(), "alice", "bob")
+    on = (flow.pid, flow.product)
+    flow.accepted("reporter", "anchor", *on, flow.release(), 12, word("a"), 9, 3)  # 25 % of 12
+    assert flow.status() == Status.ACTIVE
+    flow.accepted("reporter", "anchor", *on, flow.release(), 13, word("b"), 0, 1)
+    assert flow.status() == Status.HALTED
+
+
 def test_a_canary_then_everybody(flow: Flow) -> None:
     flow.publish(flow.terms(), "alice", "bob", "carol")
     kept = flow.model.releases[flow.pid, 1]

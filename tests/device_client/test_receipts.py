@@ -161,3 +161,22 @@ def test_every_refusal_of_the_ledger_is_told() -> None:
         assert receipt.outcome is Outcome.REFUSED and receipt.release == 1
         told.append(receipt.reason)
     assert len(set(told)) == 5
+
+
+def test_the_room_that_is_kept_is_what_one_installation_may_need() -> None:
+    """Its own outcome, and the owner's leaving of the new image and of the former one."""
+    book, number = Book(State(), b"\x80"), 0
+    while book.room:
+        number += 1
+        last, book = book, book.queued(b"%d" % number, number, Outcome.CONFIRMED, "")
+    old, new = number - 1, number + 1
+    for release, outcome, reason in (
+        (new, Outcome.CONFIRMED, ""),
+        (new, Outcome.ROLLED_BACK, OWNER),
+        (old, Outcome.ROLLED_BACK, OWNER),
+    ):
+        assert last.wants(release, outcome, reason)
+        last = last.queued(reason.encode() + b"%d" % release, release, outcome, reason)
+    assert len(last.queue) == MAX_QUEUE
+    for release in (old, new):
+        assert not last.wants(release, Outcome.ROLLED_BACK, OWNER)

@@ -17,7 +17,7 @@ from protocol.errors import LocalFault, Refused
 from protocol.receipt import Outcome
 from tests.device_client.bench_top import FACTORY, BenchTop, bench_top
 from tests.device_client.registry import Registry, image_of, make, receipts_of
-from tests.world.flash import Flash, PowerCut
+from tests.world.flash import Flash, PowerCut, crash_images
 
 STABILITY = 600
 STEP = 60
@@ -210,6 +210,31 @@ def test_wherever_the_power_goes_the_new_image_boots_and_the_former_one_goes() -
         assert standing(top, "a") is Standing.EMPTY
         assert top.agent().book.state.stage is Stage.IDLE
     assert confirmed > 5
+
+
+def test_whatever_a_cut_leaves_of_the_clearing_is_cleared_after_it() -> None:
+    """Lost, torn and reordered writes, from the confirmation on."""
+    whole = cleared_top()
+    whole.disk.recording = True
+    whole.agent().update()
+    began = next(
+        number
+        for number, moment in enumerate(whole.disk.moments)
+        if "slots/a.img" in moment.operation
+    )
+    states = 0
+    for moment in whole.disk.moments[began - 4 :]:
+        for _, image in crash_images(moment):
+            states += 1
+            top = BenchTop(Registry(whole.registry.chain), disk=Flash(dict(image)))
+            top.keep_former = False
+            top.power_on()
+            assert top.runs() == image_of("1.0.0")
+            top.agent().update()
+            assert top.runs() == image_of("1.0.0") and former_bytes(top) == bytes(len(FACTORY))
+            assert standing(top, "a") is Standing.EMPTY
+            assert top.agent().book.state.counter == 4
+    assert states > 20
 
 
 class Worn(Flash):

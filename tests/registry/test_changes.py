@@ -61,12 +61,21 @@ def test_a_change_is_said_to_loosen_exactly_if_it_has_to_wait(
 
 
 @settings(max_examples=400, deadline=None)
-@given(governances(), governances(), st.sampled_from(PEOPLE), st.integers(0, 4))
+@given(
+    governances(),
+    governances(),
+    st.sampled_from(PEOPLE),
+    st.integers(0, 4),
+    st.tuples(*[st.sampled_from([0, 1, 2, 3])] * len(KEYS)),
+)
 def test_what_one_watcher_may_is_what_the_contract_says(
-    old: Governance, new: Governance, watcher: Address, latest: int
+    old: Governance, new: Governance, watcher: Address, latest: int, through: tuple[int, ...]
 ) -> None:
+    lowered = tuple(
+        replace(key, valid_through=least) for key, least in zip(old.keys, through, strict=False)
+    )
     near = replace(old, auditors=new.auditors, keys=new.keys, approvers=new.approvers)
-    for coming in (new, near):
+    for coming in (new, near, replace(old, keys=lowered)):
         try:
             rules.require_restriction(old, coming, watcher, latest)
             allowed = True
@@ -112,3 +121,20 @@ def test_a_share_above_all_is_refused() -> None:
     with pytest.raises(Misuse) as refused:
         Edits(halt_rule=HaltRule(1, 10_001)).applied(governance(), 0)
     assert refused.value.reason == "bad-governance"
+
+
+def test_a_key_is_closed_once() -> None:
+    (key,) = governance().keys
+    retired = replace(governance(), keys=(replace(key, valid_through=2),))
+    revoked = replace(governance(), keys=(replace(key, valid_through=0),))
+    name = KeyId(key.key_id)
+    for before, edits in (
+        (retired, Edits(keys_retired=(name,))),
+        (revoked, Edits(keys_retired=(name,))),
+        (revoked, Edits(keys_revoked=(name,))),
+    ):
+        with pytest.raises(Misuse) as refused:
+            edits.applied(before, 5)
+        assert refused.value.reason == "not-there"
+    (closed,) = Edits(keys_revoked=(name,)).applied(retired, 5).keys
+    assert closed.valid_through == 0

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from protocol.bundle import MAX_BUNDLE_BYTES, Bundle, offer, prove
+from protocol.errors import LedgerRefused, Malformed, Misuse
 from protocol.records import ACTIVE_KEY
 from protocol.trustfile import TrustFile
 from registry import cli
@@ -22,6 +23,7 @@ from registry.app import Server
 from registry.assembly import Registry
 from registry.client import Service, find
 from registry.keys import Keyring
+from registry.operators import read_token
 from tests.registry.entropy import Stream
 from tests.registry.place import Unit
 from tests.registry.terminal import Said, Terminal
@@ -354,6 +356,7 @@ def test_one_watcher_revokes_a_key_at_once(product: Product) -> None:
     assert offered is not None
     said = product.propose("--revoke-key", "1", "--as", "carol")
     assert said.code == 0 and said.document["state"] == "restricted"
+    assert said.document["by"] == product.account("carol")
     assert product.rules["keys"][0]["valid_through"] == 0
     with pytest.raises(Exception) as refused:
         product.polled()
@@ -468,3 +471,28 @@ def test_the_service_takes_amendments_from_operators_only(product: Product) -> N
         with pytest.raises(Exception) as refused:
             service.post(f"/v1/products/{product.name}/amendments", body)
     assert getattr(refused.value, "reason", "") == "unauthorized"
+
+
+def test_what_a_client_does_not_stop_the_ledger_does(product: Product, tmp_path: Path) -> None:
+    """The service is not the judge: what it is sent goes to the contract, which says no."""
+    file = tmp_path / "change.json"
+    product.propose("--add-auditor", "ada", "--as", "alice", "-o", file)
+    text = json.loads(file.read_text())
+    where = f"/v1/products/{product.name}/amendments"
+    url = find(product.office.directory, 5, lambda _text: None)
+    with Service(url, read_token(product.office.directory)) as service:
+        for spoil, reason in (
+            ({}, "too-few-approvals"),
+            ({"next": text["next"] | {"epoch": 7}}, "epoch-mismatch"),
+            ({"next": text["next"] | {"threshold": 4}}, "invalid-governance"),
+        ):
+            body = {"next": text["next"], "approvals": text["approvals"]} | spoil
+            queued = service.post(where, body)
+            with pytest.raises(LedgerRefused) as refused:
+                service.settled(queued["tx"], 60)
+            assert refused.value.reason == reason
+        with pytest.raises(Malformed):
+            service.post(where, {"next": text["next"]})
+        with pytest.raises(Misuse):
+            service.post(f"/v1/products/0x{'55' * 32}/amendments", body)
+    assert product.show()["pending"] is None

@@ -116,9 +116,8 @@ def _reported(device: Device, after: Book, number: int) -> str | None:
     release = number if step.back else number + 1
     receipts = [r for r in world.receipts_of(device.registry) if r.outcome.final]
     found = {r.outcome for r in receipts if r.release == release}
-    if after.spoken.count((release, "")) != 1 or not found <= {step.outcome, Outcome.CONFIRMED}:
-        return f"reported {found}, not {step.outcome}"
-    if not step.back and not found <= {step.outcome}:
+    right = {step.outcome, Outcome.CONFIRMED} if step.back else {step.outcome}
+    if after.spoken.count((release, "")) != 1 or not found <= right:
         return f"reported {found}, not {step.outcome}"
     return "a receipt is left over" if after.queue else None
 

@@ -7,11 +7,12 @@ they list. At the device's own height they are compared with the block it knows.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import pytest
 
 from device_client.core.trust import Equivocation, Step, TrustState, advance
-from protocol.bundle import MAX_LINKS
+from protocol.bundle import MAX_LINKS, Fresh
 from protocol.errors import FirmledgerError, Malformed, Untrusted
 from protocol.header import encode_header
 from protocol.links import MAX_LINK_SEALS
@@ -38,9 +39,13 @@ def at(height: int) -> TrustState:
     return TrustState(height, NOW, b"", addresses(GROUPS[min(height // 10, 4)]))
 
 
+@cache
+def block(number: int) -> Fresh:
+    return LAST.fresh(number, NOW + 5)
+
+
 def show(state: TrustState, *links: bytes, number: int = 50) -> TrustState:
-    fresh = replace(LAST.fresh(number, NOW + 5), links=links)
-    return advance(state, fresh, GOOD.anchor, clock=None)[0]
+    return advance(state, replace(block(number), links=links), GOOD.anchor, clock=None)[0]
 
 
 @pytest.mark.parametrize("height", [3, 9, 10, 11, 25, 30, 39, 40, 41, 50])
