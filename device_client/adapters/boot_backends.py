@@ -28,6 +28,7 @@ from typing import Any, Protocol
 
 from device_client.adapters.directory import Directory
 from device_client.adapters.file_slots import MAX_SLOT_BYTES, FileSlots, region
+from device_client.adapters.slot_media import require_apart
 from device_client.core.slots import SLOTS, BootRecord
 from device_client.ports import BootControl, HealthCheck, SlotStore
 from protocol.errors import Misuse
@@ -209,9 +210,13 @@ def _wrong(why: str) -> Misuse:
 
 @dataclass
 class OpenBoard:
-    """A board's open ports; ``health`` where the backend brings a health check of its own."""
+    """A board's open ports; ``health`` where the backend brings a health check of its own.
+
+    ``cool`` makes the next read of a slot ask the medium, where the slot is in use as well.
+    """
 
     slots: SlotStore
+    cool: Callable[[str], None]
     boot: Backend
     running: Callable[[], str] | None
     health: HealthCheck | None
@@ -221,28 +226,33 @@ class OpenBoard:
 def open_board(board: Board, root: Path, disk: Directory, capacity: int = 0) -> OpenBoard:
     """The slots and the boot backend of the device in ``root``, until ``closing`` is closed.
 
-    ``capacity``: bytes of a slot that is a file; 0: as many as the disk has.
+    ``capacity``: bytes of a slot that is a file; 0: as many as the disk has. `LocalFault` if both
+    slots lie on one medium, under whatever names.
     """
     closing = ExitStack()
     paths = board.paths(root)
     slots: SlotStore = FileSlots(disk, capacity or MAX_SLOT_BYTES)
+    cool = slots.sync
     if board.slots.a:
         from device_client.adapters.block_slots import BlockSlots
 
         slots = block = BlockSlots(paths)
+        cool = block.cool
         closing.callback(block.close)
+    else:
+        require_apart(paths)
     if board.boot in REAL:
         boot, running = getattr(board, board.boot).open(disk)
-        return OpenBoard(slots, boot, running, None, closing)
+        return OpenBoard(slots, cool, boot, running, None, closing)
     from device_client.adapters.virtual_boot import VirtualBoot
 
     virtual = VirtualBoot(disk, slots)
     if board.boot == "virtual":
-        return OpenBoard(slots, virtual, None, None, closing)
+        return OpenBoard(slots, cool, virtual, None, None, closing)
     from device_client.adapters.qemu_boot import ConsoleHealth, Machine, QemuBoot
 
     machine = Machine(root / "console.log", board.qemu.argv)
     closing.callback(machine.power_off)
     boot = QemuBoot(virtual, machine, paths, board.qemu.deadline)
     health = ConsoleHealth(machine, paths, board.qemu.console, board.qemu.deadline)
-    return OpenBoard(slots, boot, None, health, closing)
+    return OpenBoard(slots, cool, boot, None, health, closing)
