@@ -74,7 +74,7 @@ def _slot(root: Path) -> Iterator[Check]:
             record = opened.boot.record()
             name, entry = record.running, record.entry(record.running)
             last = memoryview(bytearray(1))
-            opened.slots.sync(name)  # what is read next comes from the medium
+            opened.cool(name)  # what is read next comes from the medium
             if entry.size and opened.slots.read(name, entry.size - 1, last) == 0:
                 why = f"slot {name} runs, and is shorter than its image of {entry.size} bytes"
                 yield Check("slot", OPEN, why, fix)

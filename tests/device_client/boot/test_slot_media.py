@@ -15,10 +15,11 @@ from device_client.adapters.block_slots import BlockSlots
 from device_client.adapters.boot_backends import Board, open_board
 from device_client.adapters.directory import Directory
 from device_client.adapters.slot_media import Extent, require_apart
-from device_client.checks import OPEN
+from device_client.checks import OK, OPEN
 from protocol.errors import LocalFault
 from tests.device_client.boot.machines import Bench, set_up
 from tests.device_client.boot.test_block_slots import losetup
+from tests.world.disks import ext2
 
 SIZE = 1 << 20
 Loop = Callable[..., Path]
@@ -243,3 +244,32 @@ def test_a_device_whose_slot_files_are_one_does_nothing(
     assert level == OPEN and "the same device or file" in what
     assert bench.install() != 0
     assert a.read_bytes() == held
+
+
+@marked
+@pytest.mark.debian("grub-common", "/usr/bin/grub-editenv")
+@pytest.mark.debian("e2fsprogs", "/usr/sbin/mke2fs")
+def test_doctor_reads_the_slot_that_is_mounted_as_root(loop: Loop, tmp_path: Path) -> None:
+    """A board's running slot is in use, always; and what rots in it is seen all the same."""
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/hostname").write_text("test vector\n")
+    system = ext2(tmp_path / "etc", 256)
+    bench, target = set_up(tmp_path / "bench", "grub", system), tmp_path / "mounted"
+    backing = {bench.folder / f"slot-{slot}": tmp_path / slot for slot in "ab"}
+    for name, kept in backing.items():
+        name.rename(kept)
+        name.symlink_to(loop(kept))
+    target.mkdir()
+    running = str(bench.folder / "slot-a")
+    subprocess.run(["/usr/bin/mount", "-o", "ro", running, str(target)], check=True)
+    try:
+        assert (target / "hostname").read_text() == "test vector\n"
+        assert slot_check(bench) == (OK, "slot a runs, and holds the image of the boot record")
+        with (tmp_path / "a").open("r+b") as file:
+            file.seek(len(system) - 1)
+            file.write(bytes([system[-1] ^ 1]))
+            os.fsync(file.fileno())
+        level, what = slot_check(bench)
+        assert level == OPEN and "does not hold the image" in what
+    finally:
+        subprocess.run(["/usr/bin/umount", str(target)], check=True)
