@@ -24,12 +24,12 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from device_client.adapters.directory import Directory
 from device_client.adapters.file_slots import MAX_SLOT_BYTES, FileSlots, region
 from device_client.adapters.slot_media import require_apart
-from device_client.core.slots import SLOTS, BootRecord
+from device_client.core.slots import MAX_ATTEMPTS, SLOTS, BootRecord
 from device_client.ports import BootControl, HealthCheck, SlotStore
 from protocol.errors import Misuse
 
@@ -71,6 +71,8 @@ class UBootTable:
 @dataclass(frozen=True)
 class GrubTable:
     """``[grub]``: the environment block, where the running slot is told, how to reboot."""
+
+    most_attempts: ClassVar[int] = 9  # one digit
 
     block: str = "/boot/grub/grubenv"
     command_line: str = "/proc/cmdline"
@@ -157,6 +159,11 @@ class Board:
             raise _wrong("boot = 'qemu' boots files, not devices")
         if self.boot == "command" and not self.command.argv:
             raise _wrong("[command] argv is missing")
+
+    @property
+    def most_attempts(self) -> int:
+        """Boots that a trial may be allowed; a table names what its bootloader can count to."""
+        return getattr(getattr(self, self.boot, None), "most_attempts", MAX_ATTEMPTS)
 
     def to_toml(self) -> str:
         """The backend's name and the tables it reads, to follow the other settings."""
