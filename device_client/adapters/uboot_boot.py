@@ -23,7 +23,9 @@ The bootloader's part is in docs/boot/uboot.md; it says on the kernel's command 
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -115,12 +117,20 @@ class UBootEnvironment:
         return parse({name: value for name, _, value in pairs})
 
     def _sync(self) -> None:
-        """What is read is believed only once durable: a killed `fw_setenv` may not have synced."""
+        """What is read is believed only once durable: a killed `fw_setenv` may not have synced.
+
+        Raw flash has nothing to sync, and says so: a write to its character device is in the flash
+        when it returns. Any other file that cannot be synced is a fault.
+        """
         for path in environment_files(self._config):
             with mapped(f"making {path} durable"):
                 descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
                 try:
                     os.fsync(descriptor)
+                except OSError as error:
+                    raw = stat.S_ISCHR(os.fstat(descriptor).st_mode)
+                    if error.errno != errno.EINVAL or not raw:
+                        raise
                 finally:
                     os.close(descriptor)
 
