@@ -139,6 +139,11 @@ class CommandLine:
         return named[0]
 
 
+def reboot_command() -> list[str]:
+    """What boots a machine again, where config.toml does not say otherwise."""
+    return ["systemctl", "reboot"]
+
+
 class Restart:
     """Boots the machine again by a command, and does not return: the machine goes down under it."""
 

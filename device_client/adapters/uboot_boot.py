@@ -27,10 +27,17 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from device_client.adapters.board import TOOL_SECONDS, call
+from device_client.adapters.board import (
+    TOOL_SECONDS,
+    CommandLine,
+    Restart,
+    call,
+    reboot_command,
+)
+from device_client.adapters.boot_backends import Opened
 from device_client.adapters.directory import mapped, read_bounded
 from device_client.core.slots import (
     MAX_ATTEMPTS,
@@ -43,6 +50,7 @@ from device_client.core.slots import (
     kept,
     vacated,
 )
+from device_client.ports import Disk
 from protocol.errors import LocalFault
 from protocol.ids import U32_MAX, U64_MAX, Digest, Version
 
@@ -133,6 +141,20 @@ class UBootEnvironment:
                         raise
                 finally:
                     os.close(descriptor)
+
+
+@dataclass(frozen=True)
+class UBootTable:
+    """``[uboot]``: the tools' configuration, where the running slot is told, how to reboot."""
+
+    config: str = "/etc/fw_env.config"
+    command_line: str = "/proc/cmdline"
+    reboot: list[str] = field(default_factory=reboot_command)
+
+    def open(self, disk: Disk) -> Opened:
+        """The backend."""
+        running = CommandLine(Path(self.command_line))
+        return UBootEnvironment(running, Restart(self.reboot), Path(self.config)), running
 
 
 def environment_files(config: Path) -> list[Path]:
