@@ -22,6 +22,7 @@ from device_client.cli import main
 from device_client.config import read_config
 from device_client.core.slots import BootRecord, Standing
 from protocol.bundle import Bundle, stick_prefix
+from protocol.digests import sha256
 from tests.device_client import registry as world
 from tests.device_client.boot.boards import BOARDS
 from tests.device_client.test_cli import Shop
@@ -64,6 +65,15 @@ class Bench:
 
     def image(self, slot: str, size: int) -> bytes:
         return read_config(self.device).board.paths(self.device)[slot].read_bytes()[:size]
+
+    def state(self) -> bytes:
+        """Digest of all that the device has: two with the same go on alike."""
+        digest = hashlib.sha256()
+        for path in sorted([*self.folder.rglob("*"), *self.devices]):
+            if path.is_dir() or (path.is_symlink() and path.resolve() in self.devices):
+                continue
+            digest.update(f"{path}\0".encode() + sha256(path.read_bytes()))
+        return digest.digest()
 
     def power_on(self) -> None:
         """A machine that went down boots; where booting is simulated, the client does that."""
