@@ -15,7 +15,7 @@ from typing import Self
 
 from protocol.digests import keccak256
 from protocol.ids import DeviceId, ProductId
-from protocol.records import Device, HaltRule, Head, Product, State, Terms, word
+from protocol.records import Device, Governance, HaltRule, Head, Product, State, Terms, word
 
 COHORTS = 10_000
 MAX_HALTS = 255
@@ -117,9 +117,15 @@ def clock(head: Head, now: int) -> int:
     return now - head.paused_total - running
 
 
-def start_of(head: Head, terms: Terms, now: int, release_delay: int, unanimous: bool) -> int:
+def release_delay(governance: Governance, approvals: int) -> int:
+    """Seconds a release waits: none if all N approved and N is above the threshold."""
+    spare = approvals == len(governance.approvers) and approvals > governance.threshold
+    return 0 if spare else governance.release_delay
+
+
+def start_of(head: Head, terms: Terms, now: int, delay: int) -> int:
     """`State.starts_at` of a release published at ``now``."""
-    earliest = clock(head, now) + (0 if unanimous else release_delay)
+    earliest = clock(head, now) + delay
     return max(earliest, terms.not_before - head.paused_total) if terms.not_before else earliest
 
 
@@ -199,11 +205,9 @@ def halts(rule: HaltRule, w: StateWord) -> bool:
 # -- transitions of a release --------------------------------------------------------------------
 
 
-def published(head: Head, terms: Terms, now: int, release_delay: int, unanimous: bool) -> State:
+def published(head: Head, terms: Terms, now: int, delay: int) -> State:
     """The state a release is born with."""
-    return State(
-        start_of(head, terms, now, release_delay, unanimous), StateWord(Status.ACTIVE).pack()
-    )
+    return State(start_of(head, terms, now, delay), StateWord(Status.ACTIVE).pack())
 
 
 def halted(head: Head, state: State, now: int) -> State:
