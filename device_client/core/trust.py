@@ -28,7 +28,7 @@ from protocol.bundle import Anchor, Fresh, View, prove
 from protocol.errors import FirmledgerError, Refused, Untrusted, step
 from protocol.header import parse_header
 from protocol.ids import Address
-from protocol.ledger import StateWord
+from protocol.ledger import known_status
 from protocol.links import Contradiction, Followed, follow, require_one_block
 from protocol.trustfile import TRUSTING_PERIOD_DEFAULT
 
@@ -214,8 +214,7 @@ def _require_past(view: View, clock: int | None) -> None:
 def _moved(state: TrustState, view: View, validators: tuple[Address, ...]) -> TrustState:
     statuses = dict(state.statuses)
     if view.release is not None:
-        status = StateWord.unpack(view.release.state.word).status
-        statuses[view.release.release_id] = status
+        statuses[view.release.release_id] = known_status(view.release.state.word)
     kept = sorted(statuses.items())[-KEPT_STATUSES:]
     return replace(
         state,

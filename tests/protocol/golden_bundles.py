@@ -258,6 +258,10 @@ def unproven() -> Iterator[Case]:
     invented = GOOD.fresh(claimed=replace(GOOD.release, release_id=2))
     yield Case("a release nobody published", Bundle(invented, static).encode(), step=10,
                reason="not-on-ledger")  # fmt: skip
+    for status in (0, 4, 15):
+        word = GOOD.state.word & ~15 | status
+        odd = replace(GOOD, state=replace(GOOD.state, word=word))
+        yield Case(f"sealed in status {status}", _whole(odd), step=10, reason="unknown-status")
     yield Case("its releases hidden", Bundle(empty_fresh(GOOD)).encode(), step=10,
                reason="release-missing")  # fmt: skip
 

@@ -298,6 +298,7 @@ def eligible(
 ) -> str:
     """Section 8: why a device may or may not install, in the words of `Reason`."""
     w = state_members(release["state"]["word"])
+    require(w["status"] in (1, 2, 3), 0, "unknown-status")
     running = now - head["pausedTotal"] - release["state"]["startsAt"] - w["haltedTotal"]
     turn = cohort(terms["productId"], release["id"], device["deviceId"])
     rules = {
@@ -859,6 +860,8 @@ def prove_fresh(fresh: Mapping[str, Any], trust: Mapping[str, Any]) -> dict[str,
     if release:
         require(words[at_release] != bytes(32), 10, "no such release")
         require(words[at_release] == release_commitment(trust, release), 10, "release")
+        status = state_members(release["state"]["word"])["status"]
+        require(status in (1, 2, 3), 10, "unknown-status")
     else:
         require(product["head"]["latestRelease"] == 0, 10, "release withheld")
     return {"header": header, "product": product, "release": release}
