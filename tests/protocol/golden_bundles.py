@@ -281,6 +281,10 @@ def unagreed() -> Iterator[Case]:
     yield Case("signed by a stranger", _whole(stranger), step=12, reason="unknown-key")
     yield Case("the key was revoked", _whole(with_key(GOOD, 0)), step=12, reason="key-revoked")
     yield Case("a key listed that is none", _whole(no_key), step=12, reason="bad-key")
+    for name, y in (("of small order", bytes(32)), ("that is no point", b"\x02" + bytes(31))):
+        odd = bytes.fromhex("a301012006215820") + y
+        listed = replace(stranger, signer=odd, product=with_raw_key(stranger.product, odd))
+        yield Case(f"a key listed {name}", _whole(listed), step=12, reason="bad-key")
     later = replace(with_key(GOOD, 1), release_id=2)
     later = replace(later, product=replace(later.product, head=Head(2, later.terms.version, 1)))
     yield Case("the key was retired before", _whole(later), step=12, reason="key-retired")

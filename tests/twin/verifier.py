@@ -594,10 +594,32 @@ ED25519_KEY, P256_KEY = "Ed25519", "P-256"
 ALGORITHMS = {-19: ED25519_KEY, -9: P256_KEY, -7: P256_KEY}
 
 
+P_ED, D_ED = 2**255 - 19, -121665 * pow(121666, -1, 2**255 - 19) % (2**255 - 19)
+
+
+def edwards_key(raw: bytes) -> ed25519.Ed25519PublicKey:
+    """Section 2: the point of RFC 8032, 5.1.3; eight times it must not be the neutral one."""
+    octets(raw, 32, 32)
+    number = int.from_bytes(raw, "little")
+    sign, y = number >> 255, number % (1 << 255)
+    require(y < P_ED, 0, "y not below p")
+    wanted = (y * y - 1) * pow(D_ED * y * y + 1, -1, P_ED) % P_ED
+    roots = [pow(wanted, (P_ED + 3) // 8, P_ED)]
+    roots.append(roots[0] * pow(2, (P_ED - 1) // 4, P_ED) % P_ED)
+    x = next((root for root in roots if root * root % P_ED == wanted), None)
+    require(x is not None and not (x == 0 and sign), 0, "not a point")
+    for _ in range(3):  # either of x and -x: the order of both is the same
+        t = D_ED * x * x * y * y
+        x, y = 2 * x * y * pow(1 + t, -1, P_ED) % P_ED, (y * y + x * x) * pow(1 - t, -1, P_ED) % P_ED
+    require((x, y) != (0, 1), 0, "point of small order")
+    return ed25519.Ed25519PublicKey.from_public_bytes(raw)
+
+
+@lru_cache(1024)
 def read_key(data: bytes) -> tuple[str, Any]:
     """A COSE_Key of section 2, as its kind and a key of `cryptography`."""
     if len(data) == 40 and data.startswith(bytes.fromhex("a301012006215820")):
-        return ED25519_KEY, ed25519.Ed25519PublicKey.from_public_bytes(data[8:])
+        return ED25519_KEY, edwards_key(data[8:])
     start, middle = bytes.fromhex("a401022001215820"), bytes.fromhex("225820")
     require(len(data) == 75 and data.startswith(start), 0, "not a public key")
     require(data[40:43] == middle, 0, "not a public key")
@@ -1128,7 +1150,7 @@ def verify_receipt(data: bytes, device_key: bytes) -> dict[str, Any]:
         require(type(named) is dict and set(named) == {1, 4} and named[1] == -19, 2, "header")
     require(named[4] == sha256(device_key), 3, "device")
     with at(4):
-        key = ed25519.Ed25519PublicKey.from_public_bytes(device_key)
+        key = edwards_key(device_key)
         message = cbor(["Signature1", protected, b"", body])
         octets(signature, 64, 64)
         require(is_signature(ED25519_KEY, key, signature, message), 4, "signature")
