@@ -28,6 +28,7 @@ MAX_AGE_DEFAULT = 24 * 3600
 TRUSTING_PERIOD_DEFAULT = 365 * 24 * 3600
 """Cut off for longer, a device is re-anchored rather than believe keys that may have leaked."""
 _MAX_CHAIN_ID = 2**53 - 1
+_MAX_NAME, _MAX_REGISTRY = 64, 512
 
 
 def _refuse(what: str, why: str) -> Malformed:
@@ -73,6 +74,14 @@ def _text(value: Any, name: str, most: int = 4096) -> str:
     if not isinstance(value, str) or len(value) > most:
         raise _refuse("trust file", f"{name} is not a text of at most {most} characters")
     return value
+
+
+def _shown(value: Any, name: str, most: int) -> str:
+    """A text that is printed beside a device's own words, and so has no control character in it."""
+    text = _text(value, name, most)
+    if not text.isprintable():
+        raise _refuse("trust file", f"{name} has characters in it that are not printed")
+    return text
 
 
 def _recovery_key(text: str) -> PublicKey:
@@ -178,7 +187,7 @@ class TrustFile:
             validators=validators,
             min_height=_integer(d["min_height"], "min_height", 2**63 - 1),
             product_id=ProductId.parse(_text(product["id"], "product id")),
-            product_name=_text(product["name"], "product name", 64),
+            product_name=_shown(product["name"], "product name", _MAX_NAME),
             signing_keys=tuple(
                 KeyId.parse(v) for v in _texts(d["signing_keys"], "signing_keys", 16)
             ),
@@ -186,7 +195,10 @@ class TrustFile:
             trusting_period=_integer(d["trusting_period"], "trusting_period", U32_MAX),
             recovery_threshold=threshold,
             recovery_keys=keys,
-            registries=tuple(_texts(d["registries"], "registries", 16)),
+            registries=tuple(
+                _shown(v, "a registry", _MAX_REGISTRY)
+                for v in _texts(d["registries"], "registries", 16)
+            ),
             embedded=d["embedded"],
         )
 
