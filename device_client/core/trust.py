@@ -85,7 +85,7 @@ def advance(
         followed = _follow(state, fresh.links)
     view = _proved(state, fresh, state.anchor(pinned, followed.validators), followed)
     with step(Step.HEIGHT):
-        _require_height(view, max(state.height, _number(followed.compared)))
+        _require_height(view, state.height, _number(followed.compared))
     _require_one_block(state, followed, view.header)
     with step(Step.TIME):
         _require_time(view, state)
@@ -168,7 +168,16 @@ def _proved(state: TrustState, fresh: Fresh, anchor: Anchor, followed: Followed)
         raise
 
 
-def _require_height(view: View, height: int) -> None:
+def _require_height(view: View, height: int, linked: int) -> None:
+    if height <= view.number < linked:
+        raise Untrusted(
+            "below-trusted-height",
+            "bundle refused",
+            f"it shows block {view.number}, its own links lead to block {linked}",
+            "get the bundle again, from another source",
+            shown=view.number,
+            linked=linked,
+        )
     if view.number < height:
         raise Untrusted(
             "below-trusted-height",

@@ -186,6 +186,10 @@ def test_links_climb_and_the_proof_is_not_below_them() -> None:
     with pytest.raises(Untrusted) as caught:
         accept(START, replace(world.fresh(7, NOW), links=(step,)))
     assert caught.value.reason == "below-trusted-height"
+    assert caught.value.why == "it shows block 7, its own links lead to block 8"
+    with pytest.raises(Untrusted) as caught:  # below both: what this device has seen says more
+        accept(replace(START, height=8), replace(GOOD.fresh(7, NOW), links=()))
+    assert caught.value.why == "it shows block 7, this device has seen block 8"
 
 
 @pytest.mark.parametrize("bad", [b"", b"\x80", b"\x88" + b"\x01" * 8, b"\xff" * 40])
