@@ -112,12 +112,23 @@ def cbor(value: Any, levels: int = 16) -> bytes:
     raise Refusal(0, f"no place for {type(value).__name__} in CBOR")
 
 
-def uncbor(data: bytes) -> Any:
+def tags_in(value: Any) -> Iterator[int]:
+    if isinstance(value, cbor2.CBORTag):
+        yield value.tag
+        yield from tags_in(value.value)
+    elif isinstance(value, list | dict):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from tags_in(item)
+
+
+def uncbor(data: bytes, *tags: int) -> Any:
+    """The value in deterministic CBOR, with no tags but those named."""
     try:
         value = cbor2.loads(data)
     except (cbor2.CBORError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise Refusal(0, "not CBOR") from error
     require(cbor(value) == data, 0, "not deterministic CBOR")
+    require(set(tags_in(value)) <= set(tags), 0, "tag")
     return value
 
 
@@ -473,7 +484,11 @@ def quorum(validators: int) -> int:
 
 
 def sealed_header(
-    data: bytes, trusted: Sequence[bytes] | None, seals_left: int = 64
+    data: bytes,
+    trusted: Sequence[bytes] | None,
+    seals_left: int = 64,
+    heirs_of: Sequence[bytes] = (),
+    above: int = 0,
 ) -> dict[str, Any]:
     """Steps 1 to 4; with nobody trusted, whether a link holds on its own (section 7)."""
     require(len(data) <= HEADER_MAX, 1, "header too large")
@@ -481,6 +496,9 @@ def sealed_header(
         header = read_header(data)
     listed, seals = header["validators"], header["seals"]
     require(len(seals) <= seals_left, 3, "too-many-seals")
+    if heirs_of and header["number"] > above:
+        shared = len(set(heirs_of) & set(listed))
+        require(shared >= quorum(len(set(heirs_of))), 3, "no-overlap")
     require(header["number"] != 0, 3, "genesis")
     require(bool(listed), 3, "validators-by-contract")
     require(trusted is None or set(listed) == set(trusted), 3, "validators-changed")
@@ -610,7 +628,10 @@ def edwards_key(raw: bytes) -> ed25519.Ed25519PublicKey:
     require(x is not None and not (x == 0 and sign), 0, "not a point")
     for _ in range(3):  # either of x and -x: the order of both is the same
         t = D_ED * x * x * y * y
-        x, y = 2 * x * y * pow(1 + t, -1, P_ED) % P_ED, (y * y + x * x) * pow(1 - t, -1, P_ED) % P_ED
+        x, y = (
+            2 * x * y * pow(1 + t, -1, P_ED) % P_ED,
+            (y * y + x * x) * pow(1 - t, -1, P_ED) % P_ED,
+        )
     require((x, y) != (0, 1), 0, "point of small order")
     return ed25519.Ed25519PublicKey.from_public_bytes(raw)
 
@@ -653,7 +674,7 @@ def suit_digest(value: Any) -> bytes:
 def open_envelope(data: bytes) -> dict[str, Any]:
     """Sub-steps 1 to 4: the members of an envelope, each of which the digest covers."""
     require(len(data) <= ENVELOPE_MAX, 0, "envelope too large")
-    envelope = uncbor(data)
+    envelope = uncbor(data, 107)
     require(isinstance(envelope, cbor2.CBORTag) and envelope.tag == 107, 0, "not an envelope")
     parts = envelope.value
     require(type(parts) is dict, 0, "members")
@@ -671,7 +692,7 @@ def open_envelope(data: bytes) -> dict[str, Any]:
     return {
         "digest": digest,
         "signed": digest_part,
-        "block": octets(block, 0, 512),
+        "block": octets(block, 0, ENVELOPE_MAX),
         "manifest": manifest,
         "notes": parts.get(23),
         "foreign": sorted({16, 20} & known),
@@ -682,7 +703,7 @@ def open_envelope(data: bytes) -> dict[str, Any]:
 def check_signature(envelope: Mapping[str, Any], signer: bytes) -> None:
     """Sub-step 5, with one key given."""
     kind, key = read_key(signer)
-    block = uncbor(envelope["block"])
+    block = uncbor(octets(envelope["block"], 0, 512), 18)
     require(isinstance(block, cbor2.CBORTag) and block.tag == 18, 0, "not a COSE_Sign1")
     protected, unprotected, payload, signature = members(block.value, 4)
     require(unprotected == {} and type(unprotected) is dict and payload is None, 0, "COSE_Sign1")
@@ -698,7 +719,7 @@ def check_signature(envelope: Mapping[str, Any], signer: bytes) -> None:
 
 def encryption_info(data: bytes) -> int:
     """Sub-step 7. Returns the key epoch, the first four bytes of the kid."""
-    info = uncbor(octets(data, 0, 512))
+    info = uncbor(octets(data, 0, 512), 96)
     try:
         iv = info.value[1][5]
         recipient = info.value[3][0][1]
@@ -716,7 +737,7 @@ def encryption_info(data: bytes) -> int:
 def content_key(data: bytes, private: ec.EllipticCurvePrivateKey) -> tuple[bytes, bytes]:
     """Section 5: what the class key opens, and the first counter block."""
     encryption_info(data)
-    info = uncbor(data).value
+    info = uncbor(data, 96).value
     _, recipient, wrapped = info[3][0]
     ephemeral = read_key(cbor(recipient[-1]))[1]
     party = [None, None, None]
@@ -856,7 +877,7 @@ def follow_links(
     seals_left, before = LINK_SEALS_MAX, None
     for link in links:
         with at("T4"):
-            header = sealed_header(link, None, seals_left)
+            header = sealed_header(link, None, seals_left, trusted, trust["height"])
         seals_left -= len(header["seals"])
         number, believed = header["number"], believe(trusted, header)
         require(number <= trust["height"] or believed, "T4", "no-overlap")
@@ -1022,7 +1043,7 @@ def read_statement(data: bytes) -> dict[str, Any]:
 
 def read_recovery_signature(data: bytes) -> tuple[bytes, int, bytes, bytes]:
     """Section 2: key id, algorithm, protected header and signature."""
-    block = uncbor(octets(data, 0, SIGNATURE_MAX))
+    block = uncbor(octets(data, 0, SIGNATURE_MAX), 18)
     require(isinstance(block, cbor2.CBORTag) and block.tag == 18, 0, "not a COSE_Sign1")
     protected, unprotected, payload, signature = members(block.value, 4)
     require(unprotected == {} and type(unprotected) is dict and payload is None, 0, "COSE_Sign1")
@@ -1140,7 +1161,7 @@ def verify_receipt(data: bytes, device_key: bytes) -> dict[str, Any]:
     """The steps of receipt.md, section 4, for the raw Ed25519 key of a device."""
     with at(1):
         require(len(data) <= 1024, 1, "too long")
-        receipt = uncbor(data)
+        receipt = uncbor(data, 18)
         require(isinstance(receipt, cbor2.CBORTag) and receipt.tag == 18, 1, "tag")
         protected, unprotected, body, signature = members(receipt.value, 4)
         require(type(body) is bytes, 1, "payload")
