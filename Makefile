@@ -41,7 +41,7 @@ lint: ## Style, types, import rules; generated files are what the sources give; 
 	@$(BIN)/mypy $(TYPED)
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/python contracts/build.py --solc contracts/solcjs --check
-	@$(BIN)/python contracts/analyse.py contracts/prove.py
+	@$(BIN)/python contracts/analyse.py
 
 contracts: ## Compile the contract; write its artifacts and protocol/_abi.py
 	@$(SETUP) registry npm

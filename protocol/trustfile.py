@@ -27,6 +27,8 @@ MAX_TRUST_BYTES = 64 * 1024
 MAX_AGE_DEFAULT = 24 * 3600
 TRUSTING_PERIOD_DEFAULT = 365 * 24 * 3600
 """Cut off for longer, a device is re-anchored rather than believe keys that may have leaked."""
+FUTURE_TOLERANCE = 600
+"""Seconds by which a header may lead a set clock (docs/spec/trust.md, T8)."""
 _MAX_CHAIN_ID = 2**53 - 1
 _MAX_NAME, _MAX_REGISTRY = 64, 512
 

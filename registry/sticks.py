@@ -1,8 +1,8 @@
 """Stick files (``.flb``): a bundle and its payload in one file, for devices without a network.
 
 Guarantees: `verify` needs nothing but the file and a trust file, and takes the steps a device would
-that has seen no block yet, under their numbers in docs/spec/trust.md and docs/spec/bundle.md; the
-last one binds the payload.
+that has its clock set and has seen no block yet, under their numbers in docs/spec/trust.md and
+docs/spec/bundle.md; the last one binds the payload.
 `write` and `refresh` leave a whole file or the old one.
 
 Not here: whether a device may install it now: halts, rollout, hardware and the device's own policy
@@ -38,16 +38,18 @@ from protocol.ids import Version
 from protocol.ledger import StateWord, Status
 from protocol.links import Followed, follow, require_one_block
 from protocol.manifest import Manifest
-from protocol.trustfile import TrustFile
+from protocol.trustfile import FUTURE_TOLERANCE, TrustFile
 from registry.files import whole_file
 
 CHUNK = 1 << 20
-READ, LINKS, HEIGHT, PAYLOAD = "T1", "T4", "T5", "payload"
+READ, LINKS, HEIGHT, ONE_BLOCK, FUTURE, PAYLOAD = "T1", "T4", "T5", "T6", "T8", "payload"
 NAMES: dict[str, str] = {
     READ: "the file is a bundle and a payload",
     LINKS: "links lead from the trusted validators to those of the block",
     **{str(number): name for number, name in STEPS.items() if number < Step.TERMS},
     HEIGHT: "the block is not below the trust file's height",
+    ONE_BLOCK: "no link shows another block of its height",
+    FUTURE: "the block is not of the future",
     **{str(number): name for number, name in STEPS.items() if number >= Step.TERMS},
     PAYLOAD: "the payload is the one the manifest names",
 }
@@ -121,14 +123,17 @@ def open_stick(path: Path) -> tuple[Bundle, IO[bytes]]:
         raise
 
 
-def verify(path: Path, trust: TrustFile, progress: Progress) -> Verdict:
-    """Takes every step on a stick file; never raises for what is wrong with the file."""
+def verify(path: Path, trust: TrustFile, now: int, progress: Progress) -> Verdict:
+    """Takes every step on a stick file; never raises for what is wrong with the file.
+
+    ``now``: Unix seconds, by a clock that is set.
+    """
     try:
         bundle, file = open_stick(path)
     except (Malformed, Untrusted) as error:
         return Verdict(error=error, failed=READ)
     with file:
-        return _verify(bundle, file, trust, progress)
+        return _verify(bundle, file, trust, now, progress)
 
 
 def require_product(bundle: Bundle, trust: TrustFile) -> None:
@@ -213,7 +218,9 @@ def describe(verdict: Verdict, trust: TrustFile, now: int) -> dict[str, Any]:
     return document
 
 
-def _verify(bundle: Bundle, file: IO[bytes], trust: TrustFile, progress: Progress) -> Verdict:
+def _verify(
+    bundle: Bundle, file: IO[bytes], trust: TrustFile, now: int, progress: Progress
+) -> Verdict:
     sizes = {"bytes": bundle.fresh.proof.size, "bundle_bytes": len(bundle.encode())}
     try:
         require_product(bundle, trust)
@@ -230,6 +237,10 @@ def _verify(bundle: Bundle, file: IO[bytes], trust: TrustFile, progress: Progres
         view = prove(bundle.fresh, anchor)
         step = HEIGHT
         _check_height(view, trust, followed)
+        step = ONE_BLOCK
+        require_one_block(followed.compared, view.header)
+        step = FUTURE
+        _check_time(view, now)
         step = str(int(Step.TERMS))
         found = offer(_static(bundle), view)
         step = PAYLOAD
@@ -283,7 +294,7 @@ def _check_bytes(file: IO[bytes], claimed: Manifest, progress: Progress) -> int:
 
 
 def _check_height(view: View, trust: TrustFile, followed: Followed) -> None:
-    """T5, and T6: neither below the trust file's height or a link's, nor another block."""
+    """T5: neither below the trust file's height nor below a link's."""
     least = trust.min_height
     if followed.compared:
         least = max(least, parse_header(followed.compared).number)
@@ -294,7 +305,17 @@ def _check_height(view: View, trust: TrustFile, followed: Followed) -> None:
             f"its proof is of block {view.number}, trust starts at {least}",
             "take it to a registry and run `firmledger bundle refresh`",
         )
-    require_one_block(followed.compared, view.header)
+
+
+def _check_time(view: View, now: int) -> None:
+    """T8: on a device such a proof would never grow old."""
+    if view.timestamp > now + FUTURE_TOLERANCE:
+        raise Untrusted(
+            "from-the-future",
+            "bundle refused",
+            f"its block is stamped {view.timestamp - now} s after this machine's clock",
+            "set the clock if it is wrong; otherwise ask who seals such blocks",
+        )
 
 
 def _pieces(file: IO[bytes], progress: Progress) -> Iterator[bytes]:
@@ -306,4 +327,6 @@ def _pieces(file: IO[bytes], progress: Progress) -> Iterator[bytes]:
 
 
 def _unreadable(path: Path, fault: OSError) -> LocalFault:
-    return LocalFault("file-unreadable", f"{path} not read", str(fault), "check the file")
+    return LocalFault(
+        "file-unreadable", f"{path} not read", fault.strerror or str(fault), "check the file"
+    )

@@ -30,7 +30,7 @@ from protocol.header import (
 from protocol.ids import Address
 from protocol.proof import read_link
 from protocol.rlp import from_uint
-from protocol.trustfile import TrustFile
+from protocol.trustfile import FUTURE_TOLERANCE, TrustFile
 from registry import sticks
 from registry.assembly import Registry
 from registry.bundles import Answer
@@ -423,8 +423,8 @@ def stick(world: World, tmp_path: Path) -> tuple[Path, dict[str, TrustFile]]:
     return path, trust
 
 
-def checked(path: Path, trust: TrustFile) -> sticks.Verdict:
-    return sticks.verify(path, trust, lambda _bytes: None)
+def checked(path: Path, trust: TrustFile, now: int = 2**40) -> sticks.Verdict:
+    return sticks.verify(path, trust, now, lambda _bytes: None)
 
 
 @pytest.mark.parametrize("when", ["before", "between", "after"])
@@ -500,3 +500,14 @@ def test_a_stick_whose_link_is_another_block_or_above_its_proof_is_refused(
         for when in trust:
             error = checked(path, trust[when]).error
             assert error is not None and error.reason == reason
+
+
+def test_a_stick_of_the_future_is_refused(stick: Any) -> None:
+    path, trust = stick
+    bundle, file = sticks.open_stick(path)
+    file.close()
+    stamped = parse_header(bundle.fresh.proof.header).timestamp
+    assert checked(path, trust["before"], stamped - FUTURE_TOLERANCE).ok
+    verdict = checked(path, trust["before"], stamped - FUTURE_TOLERANCE - 1)
+    assert verdict.failed == "T8" and verdict.error is not None
+    assert verdict.error.reason == "from-the-future"

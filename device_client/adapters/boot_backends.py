@@ -106,7 +106,10 @@ class QemuTable:
     """``[qemu]``: argv of the machine, what a healthy console says, the deadline in seconds."""
 
     argv: list[str] = field(
-        default_factory=lambda: ["qemu-system-riscv64", "-M", "virt", "-m", "128M"]
+        default_factory=lambda: [
+            *("qemu-system-riscv64", "-M", "virt", "-m", "128M"),
+            *("-accel", "tcg,tb-size=32"),  # what it translates is kept in so many MiB
+        ]
     )
     console: list[str] = field(default_factory=lambda: ["OpenSBI v", "U-Boot 20"])
     deadline: int = 20

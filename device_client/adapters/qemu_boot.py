@@ -31,7 +31,10 @@ from protocol.errors import LocalFault
 
 MAX_CONSOLE = 1 << 20
 _POLL_SECONDS = 0.02
-QEMU = ("qemu-system-riscv64", "-M", "virt", "-m", "128M")
+QEMU = (
+    *("qemu-system-riscv64", "-M", "virt", "-m", "128M"),
+    *("-accel", "tcg,tb-size=32"),  # a guest gone astray would have gigabytes translated
+)
 _BOUNDED = ("sh", "-c", f'ulimit -f {MAX_CONSOLE // 512}; exec setpriv --pdeathsig KILL "$@"', "sh")
 _BARE = ("-nodefaults", "-display", "none", "-monitor", "none", "-no-reboot", "-nic", "none")
 

@@ -30,10 +30,8 @@ from protocol.header import parse_header
 from protocol.ids import Address
 from protocol.ledger import known_status
 from protocol.links import Contradiction, Followed, follow, require_one_block
-from protocol.trustfile import TRUSTING_PERIOD_DEFAULT
+from protocol.trustfile import FUTURE_TOLERANCE, TRUSTING_PERIOD_DEFAULT
 
-FUTURE_TOLERANCE = 600
-"""Seconds by which a header may lead a set clock."""
 KEPT_STATUSES = 16
 
 

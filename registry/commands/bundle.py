@@ -79,11 +79,11 @@ def verify(
     from registry.clock import SystemClock
     from registry.provisioning import read_trust
 
-    trusted = read_trust(trust)
+    trusted, now = read_trust(trust), SystemClock().now()
     total = stick.stat().st_size if stick.is_file() else 0
     with progress(f"checking {stick.name}", total) as bar:
-        verdict = sticks.verify(stick, trusted, bar)
-    document = sticks.describe(verdict, trusted, SystemClock().now())
+        verdict = sticks.verify(stick, trusted, now, bar)
+    document = sticks.describe(verdict, trusted, now)
     marks = {True: "ok     ", False: "REFUSED"}
     lines = [f"{step['step']:>7}  {marks[step['ok']]}  {step['name']}" for step in verdict.steps()]
     if "release" in document:

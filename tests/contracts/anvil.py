@@ -124,11 +124,7 @@ def running(chain_id: int, names: tuple[str, ...]) -> Iterator[Anvil]:
     flags = [f"--{name}={value}" for name, value in options.items()]
     flags.append("--disable-code-size-limit")  # py-evm has it; tests.contracts.coverage lifts it
     process = subprocess.Popen(
-        # The size of what is deployed is for contracts/build.py to bound: coverage.py's is larger.
-        [
-            *(binary("anvil"), *flags, "--host=127.0.0.1"),
-            *("--hardfork=prague", "--disable-code-size-limit"),
-        ],
+        [binary("anvil"), *flags, "--host=127.0.0.1", "--hardfork=prague"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         stdin=subprocess.DEVNULL,
