@@ -173,7 +173,7 @@ def _document(data: bytes) -> dict[str, Any]:
             "config-syntax",
             "config.toml refused",
             str(error)[:200],
-            "correct the line, or set the device up again",
+            "correct the line, or give the settings of `init` back with `reset`",
         ) from None
 
 
@@ -193,13 +193,18 @@ def _wrong(why: str) -> Misuse:
 def read_config(root: Path) -> Config:
     """The settings of the device in ``root``; `LocalFault` if there is none."""
     if not (root / "config.toml").exists():
-        raise LocalFault(
-            "not-set-up",
-            f"{root} refused",
-            "no device was set up there",
-            "run `firmledger-device -C DIR init`",
-        )
+        raise no_device(root)
     return Config.parse(read_bounded(root / "config.toml", MAX_CONFIG_BYTES))
+
+
+def no_device(root: Path) -> LocalFault:
+    """The error for a directory without a device, or whose settings are lost."""
+    return LocalFault(
+        "not-set-up",
+        f"{root} refused",
+        "there is no config.toml, no device was set up there",
+        "run `firmledger-device -C DIR init`; `reset` where only config.toml was lost",
+    )
 
 
 def with_settings(config: Config, words: Sequence[str]) -> Config:

@@ -13,12 +13,15 @@ from pathlib import Path
 from device_client import hardening
 from device_client.adapters.boot_backends import REAL, open_board
 from device_client.adapters.directory import Directory, read_bounded
+from device_client.adapters.identity import FileIdentity
 from device_client.adapters.journal import FileJournal
 from device_client.checks import OK, OPEN, WARNING, Check
 from device_client.config import read_config
 from device_client.core.book import Book
 from device_client.flash import digest_of
 from device_client.memory import BUILD_TIME
+from device_client.provision import require_enrolled
+from device_client.status import read_public
 from protocol.errors import FirmledgerError
 from protocol.trustfile import MAX_TRUST_BYTES, TrustFile
 
@@ -29,7 +32,7 @@ _VAGUE = ("missing-file", "local-io")
 def examine(root: Path, now: int, system: Path = Path("/")) -> list[Check]:
     """All checks of the device in ``root``; ``now`` is the clock's time."""
     return [
-        *(*_secrets(root), *_shared(root), *_slot(root), *_book(root)),
+        *(*_secrets(root), *_identity(root), *_shared(root), *_slot(root), *_book(root)),
         *(*_clock(now), *_trust(root), *_settings(root)),
         *hardening.examine(system),
     ]
@@ -48,6 +51,19 @@ def _secrets(root: Path) -> Iterator[Check]:
             yield Check("secrets", OPEN, f"{name} is open to other users", f"chmod go= {path}")
         else:
             yield Check("secrets", OK, f"{name} is readable by its owner alone")
+
+
+def _identity(root: Path) -> Iterator[Check]:
+    """Whether both key files can be used, and the device is the one that was enrolled."""
+    identity = FileIdentity(root / "keys/device.json", root / "keys/class.json")
+    try:
+        read_public(root)
+        require_enrolled(root)
+        identity.require_readable()
+    except FirmledgerError as error:
+        yield Check("identity", OPEN, f"{error.what}: {error.why}", error.fix)
+    else:
+        yield Check("identity", OK, "the keys are those of the device that was enrolled")
 
 
 def _shared(root: Path) -> Iterator[Check]:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from device_client.core.book import Book, Happening
+from device_client.core.book import Book, Happening, lost
 from device_client.core.trust import TrustState
 from device_client.ports import Clock, Journal
-from protocol.errors import LocalFault
 
 BUILD_TIME = 1_760_000_000
 """A time that has passed for certain: no clock that shows an earlier one is believed."""
@@ -24,12 +23,7 @@ class Memory:
         """Reads the book; `LocalFault` where there is none, for it is never made up anew."""
         raw = journal.read()
         if raw is None:
-            raise LocalFault(
-                "not-set-up",
-                "the device's journal refused",
-                "nothing was ever written to it, or it was erased",
-                "set the device up with `firmledger-device init`",
-            )
+            raise lost()
         self._journal = journal
         self._device_clock = clock
         self._book = Book.decode(raw)

@@ -13,7 +13,7 @@ from device_client.adapters.boot_backends import open_board
 from device_client.adapters.directory import Directory, read_bounded
 from device_client.adapters.journal import FileJournal
 from device_client.config import read_config
-from device_client.core.book import Book
+from device_client.core.book import Book, lost
 from device_client.core.slots import SLOTS, BootRecord
 from device_client.core.types import Target
 from protocol.errors import FirmledgerError, LocalFault
@@ -71,12 +71,7 @@ def read_history(root: Path) -> list[dict[str, Any]]:
 def _book(disk: Directory) -> Book:
     raw = FileJournal(disk).read()
     if raw is None:
-        raise LocalFault(
-            "not-set-up",
-            "the device's journal refused",
-            "nothing was ever written to it, or it was erased",
-            "restore journal.bin, or set the device up with `firmledger-device init`",
-        )
+        raise lost()
     return Book.decode(raw)
 
 

@@ -23,7 +23,7 @@ _FIXES = {
     errno.EROFS: ("read-only", "mount the file system writable"),
     errno.EACCES: ("no-permission", "run as the user who owns the device directory"),
     errno.EPERM: ("no-permission", "run as the user who owns the device directory"),
-    errno.ENOENT: ("missing-file", "set the device up with `init`"),
+    errno.ENOENT: ("missing-file", "restore it, or set the device up again with `init --force`"),
     errno.EIO: ("medium-failed", "replace the medium"),
 }
 
@@ -100,7 +100,7 @@ class Directory:
 
     def lock(self, name: str) -> None:
         """Make the region this process's alone until `close`; `LocalFault` if another has it."""
-        descriptor = self._descriptor(name)
+        descriptor = self._descriptor(name, create=True)  # nothing is in it that could be lost
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -121,6 +122,21 @@ def test_the_running_slot_is_read_from_the_medium(
     monkeypatch.setattr(Directory, "sync", sync)
     found(shop, "slot")
     assert "slots/a.img" in synced
+
+
+@pytest.mark.parametrize("name", ["keys/device.json", "keys/class.json", "device.json"])
+def test_keys_that_are_none_are_found(shop: Shop, name: str) -> None:
+    shop.init()
+    (check,) = found(shop, "identity")
+    assert check.level == OK
+    path = shop.folder / "dev" / name
+    sound = path.read_text()
+    path.write_text("{}")
+    (check,) = found(shop, "identity")
+    assert check.level == OPEN
+    path.write_text(re.sub('[0-9a-f]{64}"', "0" * 64 + '"', sound, count=1))
+    (check,) = found(shop, "identity")
+    assert check.level == OPEN
 
 
 def test_a_clock_that_is_not_set(shop: Shop) -> None:
