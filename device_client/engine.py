@@ -70,10 +70,19 @@ class Engine:
             book = replace(self._memory.book, state=state)
             if Effect.REPORT in effects:
                 book = self._conclude(book, before, told)
-            if told.event is Event.SPOILED and before.target is not None:
-                book = book.came_wrong(before.target.manifest_digest, self._memory.now())
+            if told.event in (Event.SPOILED, Event.CUT_OFF) and before.target is not None:
+                book = self._to_be_tried_again(book, before.target, told.event)
             self._memory.commit(book)
             told = next(filter(None, map(self._perform, effects)), None)
+
+    def _to_be_tried_again(self, book: Book, target: Target, event: Event) -> Book:
+        """Counted, and not at fault: bytes that came wrong, a healthy trial that was cut off."""
+        if event is Event.CUT_OFF:
+            line = self._memory.noted(event, target.release_id, target.version, "")
+            book = replace(book, history=line.history)
+        return (
+            book if target.former else book.came_wrong(target.manifest_digest, self._memory.now())
+        )
 
     def judge(self, target: Target) -> Decision:
         """The owner's rules, for this moment."""
@@ -160,7 +169,7 @@ class Engine:
             case Effect.REBOOT:
                 boot.reboot()
             case Effect.LOOK:
-                return Told(situation(boot.record(), self._target))
+                return Told(situation(boot.record(), self._memory.book.state))
             case Effect.CHECK_HEALTH:
                 return self._examined()
             case Effect.KEEP:
@@ -288,11 +297,14 @@ class Engine:
         return Told(Event.HEALTHY)
 
     def _settled(self) -> bool:
-        """Whether the image was found healthy for long enough, this time counted in."""
+        """Whether the image was found healthy for long enough, this time counted in. That it was
+        at all is remembered where it waits: it is not to blame for being cut off (CUT_OFF)."""
         memory, stability = self._memory, self._profile.stability
-        if not stability:
-            return True
         state, now = memory.book.state, int(self._parts.uptime.seconds())
+        if not stability:
+            if self._profile.owner_confirms and state.checked is None:
+                memory.commit(replace(memory.book, state=replace(state, checked=now)))
+            return True
         good = settled_for(state.settled, state.checked, now, stability)
         state = replace(state, settled=min(good, stability), checked=now)
         memory.commit(replace(memory.book, state=state))
