@@ -26,8 +26,8 @@ from device_client.core.slots import Entry, Standing, other
 from device_client.core.types import Target
 from device_client.inquiry import PATIENT, Finding, Inquiry
 from device_client.memory import Memory
+from device_client.mirrors import Mirrors
 from device_client.outbox import Outbox
-from device_client.ports import Source
 from device_client.profile import Parts, Profile
 from device_client.report import (
     NOTHING,
@@ -60,7 +60,7 @@ class Engine:
         self.inquiry = Inquiry(profile, parts, memory, self.outbox)
         self.round = Round()
         self._bucket = Bucket(profile.bandwidth or 1, parts.uptime.seconds())
-        self._liars: list[Source] = []
+        self._mirrors = Mirrors()
 
     def feed(self, told: Told | None) -> None:
         """One event, and all that follows from it."""
@@ -214,20 +214,14 @@ class Engine:
 
         slot = self._parts.boot.record().inactive
         download.fetch(
-            sorted(self._parts.source.each(), key=self._liars.__contains__),
-            *(self._parts.slots, slot, target, key),
+            *(self._parts.source.each(), self._parts.slots, slot, target, key),
             progress=memory.book.state.progress,
             durable=durable,
             pace=self._paced(self._counting("download", target.payload_size)),
-            wrong=self._distrust,
+            mirrors=self._mirrors,
             block=self._profile.block,
             stride=self._profile.stride,
         )
-
-    def _distrust(self, source: Source) -> None:
-        """Ask it last from now on."""
-        if source not in self._liars:
-            self._liars.append(source)
 
     def _counting(self, what: str, total: int) -> flash.Pace:
         """Tells progress of so many bytes."""
