@@ -129,6 +129,7 @@ class Config:
         """The settings in ``data``; `Malformed` or `Misuse` if they are not all in order."""
         document = _document(data)
         tables = {k: document.pop(k) for k, v in list(document.items()) if isinstance(v, dict)}
+        _require_no_nul(document, tables)
         boot = document.pop("boot", "virtual")
         known = {f.name: f for f in fields(cls) if f.name != "board"}
         for name, value in document.items():
@@ -175,6 +176,15 @@ def _document(data: bytes) -> dict[str, Any]:
             str(error)[:200],
             "correct the line, or give the settings of `init` back with `reset`",
         ) from None
+
+
+def _require_no_nul(*values: Any) -> None:
+    """No path and no argument of a command can have a NUL in it."""
+    for value in values:
+        if isinstance(value, dict | list):
+            _require_no_nul(*(value.values() if isinstance(value, dict) else value))
+        elif isinstance(value, str) and "\0" in value:
+            raise _wrong(f"{value[:40]!r} has a NUL in it")
 
 
 def _require_type(name: str, value: Any, wanted: str) -> None:
