@@ -70,7 +70,7 @@ class Agent:
         current, feed = self._begin(), self._engine.feed
         state = self.book.state
         if state.target is not None and state.stage in BOOTING:
-            feed(Told(situation(self._parts.boot.record(), state.target)))
+            feed(Told(situation(self._parts.boot.record(), state)))
         state = self.book.state
         if state.stage is Stage.VERIFYING and state.target is not None and state.target.former:
             current.leave = Leave.NOW  # the owner's rollback, cut short

@@ -129,6 +129,7 @@ class Config:
         """The settings in ``data``; `Malformed` or `Misuse` if they are not all in order."""
         document = _document(data)
         tables = {k: document.pop(k) for k, v in list(document.items()) if isinstance(v, dict)}
+        _require_no_nul(document, tables)
         boot = document.pop("boot", "virtual")
         known = {f.name: f for f in fields(cls) if f.name != "board"}
         for name, value in document.items():
@@ -173,8 +174,17 @@ def _document(data: bytes) -> dict[str, Any]:
             "config-syntax",
             "config.toml refused",
             str(error)[:200],
-            "correct the line, or set the device up again",
+            "correct the line, or give the settings of `init` back with `reset`",
         ) from None
+
+
+def _require_no_nul(*values: Any) -> None:
+    """No path and no argument of a command can have a NUL in it."""
+    for value in values:
+        if isinstance(value, dict | list):
+            _require_no_nul(*(value.values() if isinstance(value, dict) else value))
+        elif isinstance(value, str) and "\0" in value:
+            raise _wrong(f"{value[:40]!r} has a NUL in it")
 
 
 def _require_type(name: str, value: Any, wanted: str) -> None:
@@ -193,13 +203,18 @@ def _wrong(why: str) -> Misuse:
 def read_config(root: Path) -> Config:
     """The settings of the device in ``root``; `LocalFault` if there is none."""
     if not (root / "config.toml").exists():
-        raise LocalFault(
-            "not-set-up",
-            f"{root} refused",
-            "no device was set up there",
-            "run `firmledger-device -C DIR init`",
-        )
+        raise no_device(root)
     return Config.parse(read_bounded(root / "config.toml", MAX_CONFIG_BYTES))
+
+
+def no_device(root: Path) -> LocalFault:
+    """The error for a directory without a device, or whose settings are lost."""
+    return LocalFault(
+        "not-set-up",
+        f"{root} refused",
+        "there is no config.toml, no device was set up there",
+        "run `firmledger-device -C DIR init`; `reset` where only config.toml was lost",
+    )
 
 
 def with_settings(config: Config, words: Sequence[str]) -> Config:

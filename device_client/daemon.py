@@ -32,6 +32,13 @@ FATAL = frozenset({"journal-damaged", "boot-record-damaged", "state-damaged", "n
 SPREAD = 60.0
 """Seconds over which a fleet spreads that waits for one moment."""
 
+
+def _unmapped(error: OSError) -> LocalFault:
+    what = f"using {error.filename}" if error.filename else "using this machine"
+    why, fix = error.strerror or str(error), "check the path, its rights and the medium"
+    return LocalFault("local-io", f"{what} failed", why, fix)
+
+
 Told = Callable[[Report | FirmledgerError], None]
 
 
@@ -77,6 +84,9 @@ class Daemon:
                     raise
                 failed = True
                 self._tell(error)
+            except OSError as error:  # a port that did not map it
+                failed = True
+                self._tell(_unmapped(error))
         self._count(failed)
         return self._rest(self._agent.parts.uptime.seconds() - began)
 

@@ -13,12 +13,15 @@ from pathlib import Path
 from device_client import hardening
 from device_client.adapters.boot_backends import REAL, open_board
 from device_client.adapters.directory import Directory, read_bounded
+from device_client.adapters.identity import FileIdentity
 from device_client.adapters.journal import FileJournal
 from device_client.checks import OK, OPEN, WARNING, Check
 from device_client.config import read_config
 from device_client.core.book import Book
+from device_client.core.clock import ClockState, judged
 from device_client.flash import digest_of
-from device_client.memory import BUILD_TIME
+from device_client.provision import require_enrolled
+from device_client.status import read_public
 from protocol.errors import FirmledgerError
 from protocol.trustfile import MAX_TRUST_BYTES, TrustFile
 
@@ -29,8 +32,8 @@ _VAGUE = ("missing-file", "local-io")
 def examine(root: Path, now: int, system: Path = Path("/")) -> list[Check]:
     """All checks of the device in ``root``; ``now`` is the clock's time."""
     return [
-        *(*_secrets(root), *_shared(root), *_slot(root), *_book(root)),
-        *(*_clock(now), *_trust(root), *_settings(root)),
+        *(*_secrets(root), *_identity(root), *_shared(root), *_slot(root), *_book(root, now)),
+        *(*_trust(root), *_settings(root)),
         *hardening.examine(system),
     ]
 
@@ -48,6 +51,19 @@ def _secrets(root: Path) -> Iterator[Check]:
             yield Check("secrets", OPEN, f"{name} is open to other users", f"chmod go= {path}")
         else:
             yield Check("secrets", OK, f"{name} is readable by its owner alone")
+
+
+def _identity(root: Path) -> Iterator[Check]:
+    """Whether both key files can be used, and the device is the one that was enrolled."""
+    identity = FileIdentity(root / "keys/device.json", root / "keys/class.json")
+    try:
+        read_public(root)
+        require_enrolled(root)
+        identity.require_readable()
+    except FirmledgerError as error:
+        yield Check("identity", OPEN, f"{error.what}: {error.why}", error.fix)
+    else:
+        yield Check("identity", OK, "the keys are those of the device that was enrolled")
 
 
 def _shared(root: Path) -> Iterator[Check]:
@@ -91,17 +107,19 @@ def _slot(root: Path) -> Iterator[Check]:
         disk.close()
 
 
-def _book(root: Path) -> Iterator[Check]:
-    """What the device remembers: whether it can, and what of it wants a person."""
+def _book(root: Path, now: int) -> Iterator[Check]:
+    """What the device remembers: whether it can, and what wants a person, or another clock."""
     disk = Directory(root)
     try:
         raw = FileJournal(disk).read()
         book = Book.decode(raw) if raw is not None else None
     except FirmledgerError as error:
         yield Check("journal", OPEN, f"the journal cannot be read: {error.why}", error.fix)
+        yield from _clock(now, 0)
         return
     finally:
         disk.close()
+    yield from _clock(now, book.glance.time if book is not None else 0)
     if book is None:
         fix = "restore journal.bin, or `init --force --forget`"
         yield Check("journal", OPEN, "the journal was erased", fix)
@@ -115,8 +133,13 @@ def _book(root: Path) -> Iterator[Check]:
         yield Check("receipts", OPEN, what, "let the device reach a registry")
 
 
-def _clock(now: int) -> Iterator[Check]:
-    if now < BUILD_TIME:
+def _clock(now: int, seen: int) -> Iterator[Check]:
+    """``seen``: the time of the newest block that was proved."""
+    state = judged(now, seen)
+    if state is ClockState.BEHIND:
+        what = f"the clock is {seen - now} s behind the ledger: it is wrong, and not believed"
+        yield Check("clock", WARNING, what, "set the clock, from the network or by hand")
+    elif state is ClockState.NOT_SET:
         yield Check(
             "clock",
             WARNING,

@@ -18,7 +18,8 @@ Guarantees:
 
 Sources are asked in turn. One that breaks off is followed by the next from that very byte. Where
 the whole comes out wrong it is not known whose bytes were: the same source sends all of it once
-more, and if that is wrong, too, the next one starts from the first byte.
+more, alone, over as many rounds as it has its turn (`mirrors`); if that is wrong, too, the next one
+starts from the first byte.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from typing import Protocol
 
 from device_client.core.types import Target
 from device_client.flash import BLOCK, STRIDE, Ahead, Pace, stored, unhurried
+from device_client.mirrors import Mirrors
 from device_client.ports import SlotStore, Source
 from protocol.errors import FirmledgerError, LocalFault, Unreachable, Untrusted
 from protocol.payload import Decryptor, Encryptor
@@ -57,13 +59,13 @@ def fetch(
     progress: int,
     durable: Durable,
     pace: Pace = unhurried,
-    wrong: Callable[[Source], None] = lambda source: None,
+    mirrors: Mirrors | None = None,
     block: int = BLOCK,
     stride: int = STRIDE,
 ) -> None:
     """Write the image of ``target`` to ``slot``, from byte ``progress`` on.
 
-    ``wrong`` hears of each source that sent another payload from the first byte to the last.
+    ``mirrors`` says in which order the sources are asked, and hears what came of each.
     `Untrusted` (payload-digest, payload-length) if all did that can be reached, `Unreachable` if
     one broke off and there is something to go on from; `LocalFault` passes through. What came until
     then is durable.
@@ -72,15 +74,26 @@ def fetch(
     download = _Download(slots, slot, target, content_key, progress, durable, pace, block, stride)
     broken: FirmledgerError | None = None
     spoilt: FirmledgerError | None = None
-    for source in sources:
+    mirrors = mirrors or Mirrors()
+    for source in mirrors.order(sources):
         try:
-            mixed = download.reached > 0
-            if download.take(source) or (mixed and download.take(source)):
+            mirrors.begins(source)
+            whole = download.reached == 0 or mirrors.alone(source)
+            right = download.take(source)
+            if not right and not whole:
+                mirrors.mixed(source)
+                right = download.take(source)
+            if right:
+                mirrors.done()
                 return
             spoilt = spoilt or download.error
-            wrong(source)
+            mirrors.lied(source)
         except Unreachable as error:
             broken = broken or error
+            if mirrors.alone(source):
+                if mirrors.broke(sources):
+                    download.forget()
+                raise
     if broken is not None and (download.reached or spoilt is None):
         raise broken
     assert spoilt is not None  # noqa: S101 - a source is at least one
@@ -126,6 +139,10 @@ class _Download:
             self.error = error
         self._note(0)  # what there is may be damaged, or another's: nothing to go on from
         return False
+
+    def forget(self) -> None:
+        """Start from the first byte next time."""
+        self._note(0)
 
     def _note(self, reached: int) -> None:
         if reached != self.reached:

@@ -26,8 +26,8 @@ from device_client.core.slots import Entry, Standing, other
 from device_client.core.types import Target
 from device_client.inquiry import PATIENT, Finding, Inquiry
 from device_client.memory import Memory
+from device_client.mirrors import Mirrors
 from device_client.outbox import Outbox
-from device_client.ports import Source
 from device_client.profile import Parts, Profile
 from device_client.report import (
     NOTHING,
@@ -60,7 +60,7 @@ class Engine:
         self.inquiry = Inquiry(profile, parts, memory, self.outbox)
         self.round = Round()
         self._bucket = Bucket(profile.bandwidth or 1, parts.uptime.seconds())
-        self._liars: list[Source] = []
+        self._mirrors = Mirrors()
 
     def feed(self, told: Told | None) -> None:
         """One event, and all that follows from it."""
@@ -70,10 +70,19 @@ class Engine:
             book = replace(self._memory.book, state=state)
             if Effect.REPORT in effects:
                 book = self._conclude(book, before, told)
-            if told.event is Event.SPOILED and before.target is not None:
-                book = book.came_wrong(before.target.manifest_digest, self._memory.now())
+            if told.event in (Event.SPOILED, Event.CUT_OFF) and before.target is not None:
+                book = self._to_be_tried_again(book, before.target, told.event)
             self._memory.commit(book)
             told = next(filter(None, map(self._perform, effects)), None)
+
+    def _to_be_tried_again(self, book: Book, target: Target, event: Event) -> Book:
+        """Counted, and not at fault: bytes that came wrong, a healthy trial that was cut off."""
+        if event is Event.CUT_OFF:
+            line = self._memory.noted(event, target.release_id, target.version, "")
+            book = replace(book, history=line.history)
+        return (
+            book if target.former else book.came_wrong(target.manifest_digest, self._memory.now())
+        )
 
     def judge(self, target: Target) -> Decision:
         """The owner's rules, for this moment."""
@@ -160,7 +169,7 @@ class Engine:
             case Effect.REBOOT:
                 boot.reboot()
             case Effect.LOOK:
-                return Told(situation(boot.record(), self._target))
+                return Told(situation(boot.record(), self._memory.book.state))
             case Effect.CHECK_HEALTH:
                 return self._examined()
             case Effect.KEEP:
@@ -205,20 +214,14 @@ class Engine:
 
         slot = self._parts.boot.record().inactive
         download.fetch(
-            sorted(self._parts.source.each(), key=self._liars.__contains__),
-            *(self._parts.slots, slot, target, key),
+            *(self._parts.source.each(), self._parts.slots, slot, target, key),
             progress=memory.book.state.progress,
             durable=durable,
             pace=self._paced(self._counting("download", target.payload_size)),
-            wrong=self._distrust,
+            mirrors=self._mirrors,
             block=self._profile.block,
             stride=self._profile.stride,
         )
-
-    def _distrust(self, source: Source) -> None:
-        """Ask it last from now on."""
-        if source not in self._liars:
-            self._liars.append(source)
 
     def _counting(self, what: str, total: int) -> flash.Pace:
         """Tells progress of so many bytes."""
@@ -288,11 +291,14 @@ class Engine:
         return Told(Event.HEALTHY)
 
     def _settled(self) -> bool:
-        """Whether the image was found healthy for long enough, this time counted in."""
+        """Whether the image was found healthy for long enough, this time counted in. That it was
+        at all is remembered where it waits: it is not to blame for being cut off (CUT_OFF)."""
         memory, stability = self._memory, self._profile.stability
-        if not stability:
-            return True
         state, now = memory.book.state, int(self._parts.uptime.seconds())
+        if not stability:
+            if self._profile.owner_confirms and state.checked is None:
+                memory.commit(replace(memory.book, state=replace(state, checked=now)))
+            return True
         good = settled_for(state.settled, state.checked, now, stability)
         state = replace(state, settled=min(good, stability), checked=now)
         memory.commit(replace(memory.book, state=state))

@@ -12,11 +12,13 @@
 ``console.log``   own     what the machine printed last, where QEMU boots
 ``slots/``        own     the two images
 ``lock``          own     held by the one process that works here
+``unfinished``    own     there until a first set-up is complete
 ================  ====  ==========================================================================
 
 `create` takes the lock and checks all that it was given before it touches what is there: neither an
 agent at work nor a wrong word costs a device its state. It writes everything else before the
-journal, and the journal last: a device without one is not set up, and can be set up again. The
+journal, and the journal last: a first set-up that is cut can be done again. A device that lost its
+journal, or its key, is not set up anew in silence. The
 journal of a device that is set up again stays in force until the new one replaces it, in one step.
 """
 
@@ -29,21 +31,21 @@ from pathlib import Path
 
 from device_client import assembly, provision
 from device_client.adapters.boot_backends import Board, open_board
-from device_client.adapters.directory import Directory, mapped, read_bounded, sync_directory
+from device_client.adapters.directory import Directory, mapped, read_bounded
 from device_client.adapters.file_slots import MAX_SLOT_BYTES
 from device_client.adapters.identity import FileIdentity, stored_class_keys
 from device_client.adapters.journal import REGION as JOURNAL
 from device_client.adapters.journal import FileJournal
 from device_client.adapters.system import SystemClock, SystemUptime
 from device_client.agent import Agent
-from device_client.config import MAX_CONFIG_BYTES, Config, read_config
+from device_client.config import MAX_CONFIG_BYTES, Config, no_device, read_config
 from device_client.core import recovery
-from device_client.core.book import Book
+from device_client.core.book import Book, lost
 from device_client.ports import Clock, HealthCheck, Site, Source
 from device_client.profile import Parts, Profile
 from device_client.provision import FACTORY_IMAGE
 from device_client.report import Progress, silent
-from protocol.errors import LocalFault, Misuse
+from protocol.errors import Misuse
 from protocol.trustfile import MAX_TRUST_BYTES, ClassKeys, TrustFile
 
 _LOCK = "lock"
@@ -103,6 +105,7 @@ def create(
         opened = open_board(config.board, root, disk, config.slot_bytes)
         stack.enter_context(opened.closing)
         write = None if stays else provision.image_writer(opened, image or FACTORY_IMAGE)
+        provision.begin(root)
         provision.write_folders(root, journal=former.goes_on(trusted), boot=stays)
         provision.write_keys(root, stored_keys)
         _write_shared(root, trust, config, trusted)
@@ -111,19 +114,20 @@ def create(
             if config.board.boot == "qemu":
                 opened.boot.reboot()  # an image that never comes up is no fallback
         FileJournal(disk).commit(book.encode())
-        with mapped(f"setting up {root}"):
-            sync_directory(root)
+        provision.end(root)
     return book
 
 
 def _require_room(root: Path, force: bool) -> None:
     """`Misuse` if a device lives in ``root`` and is not to give way."""
-    if (root / JOURNAL).exists() and not force:
+    if provision.set_up(root) and not force:
+        forget = "" if (root / JOURNAL).exists() else " --forget`, for its journal is lost"
         raise Misuse(
             "already-set-up",
             "set-up refused",
             f"a device lives in {root} already",
-            "use another directory, or `init --force` to set it up again with the same key",
+            "use another directory, or set it up again with the same key: `init --force"
+            + (forget or "`"),
         )
 
 
@@ -163,14 +167,15 @@ def reset(root: Path) -> Book:
     Key, height, time, statuses, security counter, receipts and both images stay. `Refused` while a
     trial is under way, `LocalFault` where there is no device or a process works there.
     """
-    read_config(root)  # there is a device
+    if not provision.set_up(root):
+        raise no_device(root)
     disk = Directory(root)
     try:
         disk.lock(_LOCK)
         journal = FileJournal(disk)
         raw = journal.read()
         if raw is None:
-            raise _not_set_up()
+            raise lost()
         book = recovery.reset(Book.decode(raw))
         settings = read_bounded(root / "factory.toml", MAX_CONFIG_BYTES)
         Config.parse(settings)
@@ -179,15 +184,6 @@ def reset(root: Path) -> Book:
     finally:
         disk.close()
     return book
-
-
-def _not_set_up() -> LocalFault:
-    return LocalFault(
-        "not-set-up",
-        "the device's journal refused",
-        "nothing was ever written to it, or it was erased",
-        "restore journal.bin, or set the device up again with `init --force --forget`",
-    )
 
 
 @dataclass
@@ -223,6 +219,7 @@ def open_device(
     config = read_config(root)
     trusted = TrustFile.parse(read_bounded(root / "trust.json", MAX_TRUST_BYTES))
     require_fit(trusted, config)
+    provision.require_enrolled(root)
     profile = Profile(
         trust=trusted,
         hardware=config.hardware,

@@ -16,10 +16,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from device_client.core.clock import BUILD_TIME
 from device_client.core.slots import Entry
 from device_client.core.trust import Equivocation, Step, advance, age, require_fresh
 from device_client.core.types import Target
-from device_client.memory import BUILD_TIME, Memory
+from device_client.memory import Memory
 from device_client.outbox import Outbox
 from device_client.ports import Question, Source
 from device_client.profile import Parts, Profile

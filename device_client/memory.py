@@ -8,13 +8,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from device_client.core.book import Book, Happening
+from device_client.core.book import Book, Happening, lost
+from device_client.core.clock import BUILD_TIME, ClockState, judged
 from device_client.core.trust import TrustState
 from device_client.ports import Clock, Journal
-from protocol.errors import LocalFault
-
-BUILD_TIME = 1_760_000_000
-"""A time that has passed for certain: no clock that shows an earlier one is believed."""
 
 
 class Memory:
@@ -24,12 +21,7 @@ class Memory:
         """Reads the book; `LocalFault` where there is none, for it is never made up anew."""
         raw = journal.read()
         if raw is None:
-            raise LocalFault(
-                "not-set-up",
-                "the device's journal refused",
-                "nothing was ever written to it, or it was erased",
-                "set the device up with `firmledger-device init`",
-            )
+            raise lost()
         self._journal = journal
         self._device_clock = clock
         self._book = Book.decode(raw)
@@ -57,9 +49,9 @@ class Memory:
         self._trust = trust
 
     def clock(self) -> int | None:
-        """The clock's time; None if there is none, or it shows a time long past."""
+        """The clock's time; None if there is none, or it shows a time that is past for certain."""
         now = self._device_clock.now()
-        return now if now is not None and now >= BUILD_TIME else None
+        return now if judged(now, self._trust.time) is ClockState.SET else None
 
     def now(self) -> int:
         """The latest time known to have come."""

@@ -13,8 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from device_client.adapters.boot_backends import OpenBoard, open_board
-from device_client.adapters.directory import Directory, mapped, read_bounded, write_secret
-from device_client.adapters.identity import create_device_key
+from device_client.adapters.directory import (
+    Directory,
+    mapped,
+    read_bounded,
+    sync_directory,
+    write_secret,
+)
+from device_client.adapters.identity import FileIdentity, create_device_key
 from device_client.adapters.journal import REGION as JOURNAL
 from device_client.adapters.journal import FileJournal
 from device_client.adapters.virtual_boot import REGION as BOOT
@@ -23,22 +29,30 @@ from device_client.core import recovery
 from device_client.core.book import Book
 from device_client.core.slots import SLOTS, BootRecord, Entry, factory
 from device_client.flash import digest_of
+from device_client.status import read_public
 from protocol.errors import FirmledgerError, LocalFault
 from protocol.ids import Digest
 from protocol.trustfile import MAX_TRUST_BYTES, TrustFile
 
+UNFINISHED = "unfinished"
+"""There while a first set-up is under way: one that was cut may simply be done again."""
+_KEY = "keys/device.json"
+_SIGNS = (BOOT, "boot.entries", "config.toml", "factory.toml", "device.json", _KEY)
+"""What tells, without a journal, that a device was set up here."""
 FACTORY_IMAGE = b"Firmledger factory image: it runs, and waits for its first release.\n" * 60
 
 
 @dataclass(frozen=True)
 class Former:
     """What was found of a device that lived here: its boot record and its book, as far as they can
-    be read, and the trust file of its time. ``runs``: whether what it runs may stay."""
+    be read, and the trust file of its time. ``runs``: whether what it runs may stay; ``same_key``:
+    whether it stays the device that was enrolled."""
 
     record: BootRecord | None = None
     book: Book | None = None
     trusted: TrustFile | None = None
     runs: bool = False
+    same_key: bool = True
 
     def goes_on(self, trusted: TrustFile) -> bool:
         """Whether its book is in force until the new one is."""
@@ -46,12 +60,21 @@ class Former:
         return self.book is not None and before.product_id == trusted.product_id
 
 
+def set_up(root: Path) -> bool:
+    """Whether a device lives in ``root``, whatever it lost; not a first set-up that was cut."""
+    if (root / JOURNAL).exists():
+        return True
+    with mapped(f"reading {root}"):
+        return not (root / UNFINISHED).exists() and any((root / one).exists() for one in _SIGNS)
+
+
 def look(root: Path, config: Config, *, forget: bool) -> Former:
     """What there is of a former device, or of a set-up that was cut.
 
-    `LocalFault` for a journal that is there and cannot be read, unless ``forget`` says that height,
-    receipts and history may be lost with it.
+    `LocalFault` for a journal or a device key that is lost, unless ``forget`` says that height,
+    receipts and history, or the identity, may go with it.
     """
+    same_key = not set_up(root) or _same_key(root, forget=forget)
     record: BootRecord | None = None
     trusted: TrustFile | None = None
     with suppress(FirmledgerError):
@@ -63,8 +86,8 @@ def look(root: Path, config: Config, *, forget: bool) -> Former:
             with suppress(FirmledgerError):
                 record = opened.boot.record()
             runs = _runs(opened, record)
-        book = _book(disk, forget=forget) if (root / JOURNAL).exists() else None
-        return Former(record, book, trusted, runs)
+        book = _book(disk, forget=forget) if set_up(root) else None
+        return Former(record, book, trusted, runs, same_key)
     finally:
         disk.close()
 
@@ -74,7 +97,7 @@ def _book(disk: Directory, *, forget: bool) -> Book | None:
         raw = FileJournal(disk).read()
         if raw is not None:
             return Book.decode(raw)
-        why = "it was erased"
+        why = "it is not there, or was erased"
     except FirmledgerError as error:
         why = error.why
     if forget:
@@ -85,6 +108,43 @@ def _book(disk: Directory, *, forget: bool) -> Book | None:
         f"what the device must not forget cannot be read: {why}",
         "restore journal.bin, or accept its loss with `init --force --forget`",
     )
+
+
+def _same_key(root: Path, *, forget: bool) -> bool:
+    """Whether the device's key is there, and the one that was enrolled."""
+    try:
+        require_enrolled(root)
+    except LocalFault as error:
+        if error.reason == "another-key" and forget:
+            return False
+        raise
+    if (root / _KEY).exists():
+        return True
+    if forget:
+        return False
+    raise LocalFault(
+        "device-key-lost",
+        "set-up refused",
+        f"{_KEY} is not there, and a new key is a new device",
+        "restore it, or accept a new identity with `init --force --forget`, and enrol it",
+    )
+
+
+def require_enrolled(root: Path) -> None:
+    """`LocalFault` if the device's key is not that of ``device.json``, as far as both are there."""
+    if not (root / _KEY).exists():
+        return
+    try:
+        enrolled = read_public(root)["device_id"]
+    except LocalFault:
+        return  # `init --force` makes it anew from the key
+    if enrolled != str(FileIdentity(root / _KEY, root / "keys/class.json").device_id):
+        raise LocalFault(
+            "another-key",
+            "the device key refused",
+            f"{_KEY} is not the key of the device in device.json",
+            "restore the key; `init --force --forget` accepts the new identity, to be enrolled",
+        )
 
 
 def _runs(opened: OpenBoard, record: BootRecord | None) -> bool:
@@ -101,7 +161,8 @@ def book_of(former: Former, trusted: TrustFile) -> Book:
     """The first book of the new device. Without the former one, the slots tell the counter."""
     before = former.trusted or trusted
     if former.book is not None:
-        return recovery.carried_over(former.book, before, trusted)
+        book = recovery.carried_over(former.book, before, trusted)
+        return book if former.same_key else recovery.as_another(book)
     same = before.product_id == trusted.product_id
     counter = recovery.counter_of(former.record) if former.record is not None and same else 0
     return recovery.first(trusted, counter)
@@ -142,6 +203,19 @@ def _adopted(running: str, entry: Entry) -> BootRecord:
     if running != record.primary:
         record = BootRecord(running, running, 0, record.b, record.a)
     return record
+
+
+def begin(root: Path) -> None:
+    """Durably before all else: a first set-up is under way."""
+    if not set_up(root):
+        write_secret(root / UNFINISHED, b"")
+
+
+def end(root: Path) -> None:
+    """It is complete, durably."""
+    with mapped(f"setting up {root}"):
+        (root / UNFINISHED).unlink(missing_ok=True)
+        sync_directory(root)
 
 
 def write_folders(root: Path, *, journal: bool, boot: bool) -> None:

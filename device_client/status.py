@@ -13,7 +13,8 @@ from device_client.adapters.boot_backends import open_board
 from device_client.adapters.directory import Directory, read_bounded
 from device_client.adapters.journal import FileJournal
 from device_client.config import read_config
-from device_client.core.book import Book
+from device_client.core.book import Book, lost
+from device_client.core.clock import judged
 from device_client.core.slots import SLOTS, BootRecord
 from device_client.core.types import Target
 from protocol.errors import FirmledgerError, LocalFault
@@ -51,6 +52,7 @@ def read_status(root: Path, now: int) -> dict[str, Any]:
         "security_counter": book.state.counter,
         "slots": slots_of(record),
         "target": target_of(book.state.target, book.state.progress),
+        "clock": str(judged(now, book.glance.time)),
         "ledger": ledger_of(book, running.release_id, now),
         "receipts": receipts_of(book),
         "failed_releases": len(book.state.box),
@@ -71,12 +73,7 @@ def read_history(root: Path) -> list[dict[str, Any]]:
 def _book(disk: Directory) -> Book:
     raw = FileJournal(disk).read()
     if raw is None:
-        raise LocalFault(
-            "not-set-up",
-            "the device's journal refused",
-            "nothing was ever written to it, or it was erased",
-            "restore journal.bin, or set the device up with `firmledger-device init`",
-        )
+        raise lost()
     return Book.decode(raw)
 
 

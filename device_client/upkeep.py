@@ -75,6 +75,8 @@ def status(options: argparse.Namespace) -> int:
     ]
     if ledger["running_release"] in ("revoked", "halted"):
         lines.append(f"warning   the running release is {ledger['running_release']}")
+    if found["clock"] != "set":
+        lines.append(f"warning   the clock is {found['clock']}, and not believed: set it")
     give(options, found, "\n".join(lines))
     return 0
 

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -144,11 +145,11 @@ def performed(world: World, effect: Effect) -> Iterator[tuple[World, Told | None
             yield after, None
     elif effect is Effect.LOOK:
         assert wanted is not None
-        yield world, Told(situation(boot, wanted))
+        yield world, Told(situation(boot, world.state))
     elif effect is Effect.CHECK_HEALTH:
         yield world, Told(Event.HEALTHY)
         yield world, Told(Event.SICK, reason="health-check")
-        yield world, Told(Event.HOLD)
+        yield replace(world, state=replace(world.state, checked=7)), Told(Event.HOLD)
     elif effect is Effect.KEEP:
         yield replace(world, boot=slots.kept(boot)), None
     elif effect is Effect.GIVE_UP:
@@ -180,9 +181,9 @@ def next_events(world: World) -> Iterator[tuple[World, Told]]:
     for told in told_by_chance(world):
         yield world, told
     if world.state.stage in BOOTING and world.state.target is not None:
-        yield world, Told(situation(world.boot, world.state.target))
+        yield world, Told(situation(world.boot, world.state))
         for after in boots(world):
-            yield after, Told(situation(after.boot, world.state.target))
+            yield after, Told(situation(after.boot, world.state))
 
 
 @dataclass
@@ -285,6 +286,42 @@ def test_a_settled_device_runs_its_primary(
             assert world.boot.trial is None
             assert world.boot.running == world.boot.primary
             assert counted(world.boot) == world.boot
+
+
+CUT_OFF = State(Stage.TRIAL, FIRST, counter=1, checked=5)
+
+
+def fallen_back() -> BootRecord:
+    record = slots.armed(new_device().boot, "b", Entry.of(FIRST, Standing.TRIAL), 1)
+    return choose(counted(counted(record)), lambda slot: True)
+
+
+def test_an_image_found_healthy_is_not_to_blame_for_being_cut_off() -> None:
+    assert situation(fallen_back(), CUT_OFF) is Event.CUT_OFF
+    after, effects = step(CUT_OFF, Told(Event.CUT_OFF))
+    assert (after, effects) == (State(counter=1), ())
+
+
+@pytest.mark.parametrize("change", [{"checked": None}, {"stage": Stage.REVERTED}])
+def test_one_that_never_was_or_fell_ill_is(change: dict[str, Any]) -> None:
+    before = replace(CUT_OFF, **change)
+    told = Told(situation(fallen_back(), before))
+    assert told.event is Event.FELL_BACK
+    after, effects = step(before, told)
+    assert after.box == (FIRST.manifest_digest,) and effects == (Effect.REPORT,)
+
+
+def test_a_confirmed_image_whose_switch_was_cut_off_is_not_to_blame() -> None:
+    before = State(Stage.CONFIRMED, FIRST, counter=1)
+    after, effects = step(before, Told(situation(fallen_back(), before)))
+    assert (after, effects) == (State(counter=1), ())
+
+
+def test_a_release_is_known_by_its_number_too() -> None:
+    """Two releases may have the same image: what the record says of one says nothing of another."""
+    twin = replace(FIRST, release_id=9)
+    assert situation(fallen_back(), State(Stage.TRIAL, FIRST)) is Event.FELL_BACK
+    assert situation(fallen_back(), State(Stage.TRIAL, twin)) is Event.UNARMED
 
 
 def test_offer_without_target_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 Guarantees: `write` and `read` are whole or raise; `sync` is fsync, after which the region's pages
 are dropped from the cache, so that reading back asks the medium; a new file's name is durable too.
+On a file system that is read-only all can be read, and every write is refused as that.
 Errors of the system become `LocalFault`, in one place.
 """
 
@@ -11,8 +12,10 @@ import contextlib
 import errno
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from device_client.ports import Bytes
 from protocol.errors import LocalFault, Malformed
@@ -23,7 +26,7 @@ _FIXES = {
     errno.EROFS: ("read-only", "mount the file system writable"),
     errno.EACCES: ("no-permission", "run as the user who owns the device directory"),
     errno.EPERM: ("no-permission", "run as the user who owns the device directory"),
-    errno.ENOENT: ("missing-file", "set the device up with `init`"),
+    errno.ENOENT: ("missing-file", "restore it, or set the device up again with `init --force`"),
     errno.EIO: ("medium-failed", "replace the medium"),
 }
 
@@ -51,6 +54,7 @@ class Directory:
         """``root`` must exist. Files are opened when first used, and stay open until `close`."""
         self._root = root
         self._open: dict[str, int] = {}
+        self._read_only: set[str] = set()
 
     def size(self, name: str) -> int:
         """How many bytes the region has; 0 if there is none."""
@@ -88,6 +92,8 @@ class Directory:
         rest, done = memoryview(data), 0
         with mapped(f"writing {name}"):
             descriptor = self._descriptor(name)
+            if name in self._read_only:
+                raise OSError(errno.EROFS, os.strerror(errno.EROFS))
             while done < len(rest):
                 done += os.pwrite(descriptor, rest[done:], offset + done)
 
@@ -95,12 +101,13 @@ class Directory:
         """Durable; and the cache is dropped."""
         with mapped(f"making {name} durable"):
             descriptor = self._descriptor(name)
-            os.fsync(descriptor)
+            if name not in self._read_only:  # nothing of it waits to be written
+                os.fsync(descriptor)
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def lock(self, name: str) -> None:
         """Make the region this process's alone until `close`; `LocalFault` if another has it."""
-        descriptor = self._descriptor(name)
+        descriptor = self._descriptor(name, create=True)  # nothing is in it that could be lost
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -113,6 +120,7 @@ class Directory:
 
     def close(self) -> None:
         """Close all files; locks end here."""
+        self._read_only.clear()
         while self._open:
             os.close(self._open.popitem()[1])
 
@@ -120,7 +128,13 @@ class Directory:
         if name not in self._open:
             flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
             with mapped(f"opening {name}"):
-                self._open[name] = os.open(self._root / name, flags, 0o600)
+                try:
+                    self._open[name] = os.open(self._root / name, flags, 0o600)
+                except OSError as error:
+                    if error.errno != errno.EROFS:
+                        raise
+                    self._open[name] = os.open(self._root / name, os.O_RDONLY | os.O_CLOEXEC)
+                    self._read_only.add(name)
         return self._open[name]
 
 
@@ -164,10 +178,25 @@ def write_secret(path: Path, data: bytes) -> None:
         sync_directory(path.parent)
 
 
+def open_regular(path: Path) -> BinaryIO:
+    """The file, to be read; `LocalFault` for a pipe or a device, which might never answer."""
+    with mapped(f"reading {path}"):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    raise LocalFault(
+        "not-a-file",
+        f"{path.name} refused",
+        "it is a directory, a pipe or a device",
+        "give the path of a file",
+    )
+
+
 def read_bounded(path: Path, maximum: int) -> bytes:
     """The file's bytes; `Malformed` if there are more than ``maximum``."""
     data = bytearray()
-    with mapped(f"reading {path}"), path.open("rb") as file:
+    with mapped(f"reading {path}"), open_regular(path) as file:
         while piece := file.read(min(1 << 20, maximum + 1 - len(data))):
             data += piece
     if len(data) > maximum:

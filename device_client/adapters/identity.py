@@ -75,6 +75,15 @@ class FileIdentity:
             )
         return unwrap(encryption_info, cose.p256_private_key(scalar), kid)
 
+    def require_readable(self) -> None:
+        """`LocalFault` unless both files hold sound keys."""
+        _ = self._device_key
+        for scalar in self._class_keys.values():
+            try:
+                cose.p256_private_key(scalar)
+            except Malformed:
+                raise _class_keys_damaged(self._class_keys_path.name) from None
+
     @cached_property
     def _device_key(self) -> Ed25519PrivateKey:
         path = self._device_key_path
@@ -101,12 +110,16 @@ class FileIdentity:
             keys = document["keys"]
             return {bytes.fromhex(kid): bytes.fromhex(scalar) for kid, scalar in keys.items()}
         except (ValueError, KeyError, TypeError, AttributeError, Malformed):
-            raise LocalFault(
-                "class-keys-damaged",
-                "the class keys refused",
-                f"{self._class_keys_path.name} does not hold class keys",
-                "restore it, or set the device up again with `init --force`",
-            ) from None
+            raise _class_keys_damaged(self._class_keys_path.name) from None
+
+
+def _class_keys_damaged(name: str) -> LocalFault:
+    return LocalFault(
+        "class-keys-damaged",
+        "the class keys refused",
+        f"{name} does not hold class keys",
+        "restore it, or set the device up again with `init --force`",
+    )
 
 
 def stored_class_keys(keys: ClassKeys) -> bytes:

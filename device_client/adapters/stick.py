@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from device_client.adapters.directory import mapped
+from device_client.adapters.directory import mapped, open_regular
 from device_client.ports import Question, Source
 from protocol.bundle import STICK_PREFIX_BYTES, read_stick_prefix
 from protocol.errors import Malformed, Unreachable, Untrusted
@@ -26,7 +26,7 @@ class StickSource:
 
     def poll(self, question: Question, maximum: int) -> bytes:
         """The bundle in the file, whatever was asked."""
-        with mapped(f"reading {self._path}"), self._path.open("rb") as file:
+        with mapped(f"reading {self._path}"), open_regular(self._path) as file:
             length = read_stick_prefix(file.read(STICK_PREFIX_BYTES))
             bundle = file.read(min(length, maximum))
         if len(bundle) != length:
@@ -40,7 +40,7 @@ class StickSource:
 
     def payload(self, digest: Digest, offset: int, size: int) -> Iterator[bytes]:
         """The payload's bytes; `Untrusted` unless the file holds exactly ``size``."""
-        with mapped(f"reading {self._path}"), self._path.open("rb") as file:
+        with mapped(f"reading {self._path}"), open_regular(self._path) as file:
             start = STICK_PREFIX_BYTES + read_stick_prefix(file.read(STICK_PREFIX_BYTES))
             held = self._path.stat().st_size - start
             if held != size:

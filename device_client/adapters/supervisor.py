@@ -10,6 +10,7 @@ line of its own.
 
 from __future__ import annotations
 
+import os
 import socket
 from contextlib import suppress
 
@@ -25,7 +26,7 @@ class Systemd:
 
     def __init__(self, address: str) -> None:
         """``address``: a path, or a name in the abstract namespace after ``@``."""
-        raw = address.encode()
+        raw = os.fsencode(address)  # as it was passed, whatever bytes it has
         if raw[:1] not in (b"/", b"@") or not 1 < len(raw) <= _MAX_ADDRESS or b"\0" in raw:
             raise Misuse(
                 "notify-address",
@@ -57,7 +58,7 @@ class Systemd:
             suppress(OSError),
             socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as out,
         ):
-            out.sendto(lines.encode(), self._address)
+            out.sendto(lines.encode(errors="replace"), self._address)
 
 
 class Nobody:

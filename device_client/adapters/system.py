@@ -9,9 +9,12 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from device_client.adapters.directory import mapped, read_bounded
 from device_client.core.types import Surroundings, Verdict
+from protocol.errors import FirmledgerError
 
 CHECK_SECONDS = 10
+_BATTERY_BYTES = 4096  # a page, which sysfs may give
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Where commands are looked for: the same place under a daemon as at a prompt."""
 
@@ -68,7 +71,8 @@ class ConfiguredSite:
 
     ``busy_file``: busy while it exists. ``busy_command``: busy while it exits 0. ``metered_file``:
     metered while it exists. ``battery_file``: holds the charge in percent, as Linux's
-    ``/sys/class/power_supply/*/capacity`` does; unreadable counts as empty.
+    ``/sys/class/power_supply/*/capacity`` does; unreadable counts as empty. What else cannot be
+    looked at is a `LocalFault`: nothing is installed while it lasts.
     """
 
     def __init__(
@@ -88,10 +92,10 @@ class ConfiguredSite:
 
     def observe(self) -> Surroundings:
         """Looks now."""
-        busy = self._busy_file is not None and self._busy_file.exists()
+        busy = _exists(self._busy_file)
         if self._busy_command and not busy:
             busy = _run(self._busy_command, CHECK_SECONDS, self._slots.parent) in (0, None)
-        metered = self._metered_file is not None and self._metered_file.exists()
+        metered = _exists(self._metered_file)
         free = None if self._reserved else self._free()
         return Surroundings(busy, self._battery(), metered, free)
 
@@ -99,15 +103,21 @@ class ConfiguredSite:
         if self._battery_file is None:
             return None
         try:
-            return max(0, min(100, int(self._battery_file.read_text(encoding="ascii")[:8])))
-        except (OSError, ValueError):
+            return max(0, min(100, int(read_bounded(self._battery_file, _BATTERY_BYTES)[:8])))
+        except (ValueError, FirmledgerError):
             return 0
 
     def _free(self) -> int:
         """What the smaller slot may grow to: free blocks and those it has already."""
-        stats = os.statvfs(self._slots)
-        held = [p.stat().st_size for p in self._slots.glob("*.img")]
+        with mapped(f"looking at {self._slots}"):
+            stats = os.statvfs(self._slots)
+            held = [p.stat().st_size for p in self._slots.glob("*.img")]
         return stats.f_bavail * stats.f_frsize + (min(held) if len(held) > 1 else 0)
+
+
+def _exists(path: Path | None) -> bool:
+    with mapped(f"looking at {path}"):
+        return path is not None and path.exists()
 
 
 def _run(command: Sequence[str], deadline: float, cwd: Path, slot: str = "") -> int | None:

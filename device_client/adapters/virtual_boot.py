@@ -90,7 +90,7 @@ class VirtualBoot:
                     "boot-record-damaged",
                     "the boot record refused",
                     "neither of its two copies is whole",
-                    "set the device up with `init`",
+                    "set the device up again: `init --force --image FILE`",
                 )
             self._known = (found[0], BootRecord.decode(found[1]))
         return self._known

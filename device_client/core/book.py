@@ -21,7 +21,7 @@ from device_client.core.policy import Spoilt
 from device_client.core.types import damaged, natural, octets, truth, words
 from protocol import cbor
 from protocol.digests import sha256
-from protocol.errors import FirmledgerError
+from protocol.errors import FirmledgerError, LocalFault
 from protocol.ids import U32_MAX, Digest, Version
 from protocol.receipt import MAX_RECEIPT_BYTES, NO_PREVIOUS, Consent, Outcome
 
@@ -35,6 +35,16 @@ MAX_SPOKEN = 64
 MAX_HISTORY = 64
 OWNER = "owner"
 """The reason of an outcome that the owner brought about."""
+
+
+def lost() -> LocalFault:
+    """The error for a device without a book: it is never made up anew."""
+    return LocalFault(
+        "not-set-up",
+        "the device's journal refused",
+        "nothing was ever written to it, or it was erased",
+        "restore journal.bin, or accept its loss with `init --force --forget`",
+    )
 
 
 @dataclass(frozen=True, slots=True)

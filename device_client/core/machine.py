@@ -11,6 +11,7 @@ Rules:
 4. The security counter rises in one place: when a release that was on trial was KEPT. It never
    falls, and an image of the owner's rollback (`Target.former`) leaves it alone.
 5. A release whose trial failed goes into the penalty box, and leaves it only by the owner's word.
+   One that was found healthy in its trial, and then cut off until no boot was left, did not fail.
    Policy is asked before the first byte, before a download goes on, and before the switch.
 6. `Effect.REPORT` is performed inside the commit of the very state that it stands with: a final
    outcome is journalled together with the transition that made it final.
@@ -78,6 +79,7 @@ class Event(StrEnum):
     LEAVING = "leaving"  # boot record: the trial was given up, the image still runs
     KEPT = "kept"  # boot record: the image is the primary
     FELL_BACK = "fell-back"  # boot record: the former image runs again
+    CUT_OFF = "cut-off"  # the same, of an image that was found healthy in its trial
     CLEAR = "clear"  # the owner keeps no former image: it comes with it
     CLEARED = "cleared"  # its bytes are gone, durably
     FREEZE = "freeze"  # two different sealed blocks at one height
@@ -110,7 +112,7 @@ class State:
     counter, a floor for what may be installed. ``box``: manifest digests of releases that failed.
     ``reason``: why an image is being left, kept until the outcome is reported. ``settled``: seconds
     for which an image on trial was found healthy, the last time at ``checked`` (seconds since the
-    machine booted; None: never).
+    machine booted; None: never, or not while it waits for anything).
     """
 
     stage: Stage = Stage.IDLE
@@ -253,6 +255,7 @@ TABLE: Mapping[tuple[Stage, Event], Row] = {
     (_S.TRIAL, _E.HOLD): Row(_S.TRIAL),
     (_S.TRIAL, _E.SICK): Row(_S.REVERTED, (_F.GIVE_UP, _F.REBOOT, _F.LOOK), _blame),
     (_S.TRIAL, _E.FELL_BACK): Row(_S.IDLE, (_F.REPORT,), _penalise),
+    (_S.TRIAL, _E.CUT_OFF): Row(_S.IDLE, (), _drop),
     # Found healthy; being made permanent.
     (_S.CONFIRMED, _E.TRYING): Row(_S.CONFIRMED, (_F.KEEP, _F.LOOK)),
     (_S.CONFIRMED, _E.KEPT): Row(_S.IDLE, (_F.REPORT,), _raise),
@@ -302,8 +305,16 @@ def outcome(state: State, told: Told) -> tuple[Outcome, str]:
     return Outcome.REFUSED, told.reason or "spoiled"
 
 
-def situation(record: BootRecord, target: Target) -> Event:
-    """Where the boot record stands with ``target``; the truth that stages follow (rule 3)."""
+def situation(record: BootRecord, state: State) -> Event:
+    """Where the boot record stands with the target of ``state``; the truth that stages follow."""
+    if state.target is None:
+        raise Misuse("no-target", "boot record refused", "nothing is tried", "report this as a bug")
+    event = _standing(record, state.target)
+    healthy = state.stage is Stage.TRIAL and state.checked is not None
+    return Event.CUT_OFF if event is Event.FELL_BACK and healthy else event
+
+
+def _standing(record: BootRecord, target: Target) -> Event:
     for slot in ("a", "b"):
         entry = record.entry(slot)
         if (entry.digest, entry.release_id) != (target.image_digest, target.release_id):

@@ -22,6 +22,7 @@ from device_client.core.book import Book
 from device_client.core.machine import BOOTING, Stage, State
 from device_client.core.slots import BootRecord, Standing
 from protocol.errors import Refused
+from protocol.receipt import NO_PREVIOUS
 from protocol.trustfile import TrustFile
 
 
@@ -55,6 +56,12 @@ def carried_over(book: Book, before: TrustFile, trusted: TrustFile) -> Book:
             validators=trusted.validators,
         )
     return replace(book, state=state, trust=trust.encode(), consent=None, failures=0, spoilt=None)
+
+
+def as_another(book: Book) -> Book:
+    """The book of a device that lost its key, and is another one from now on: it has said nothing
+    yet. Receipts that the former one signed are still its word."""
+    return replace(book, sequence=0, previous=NO_PREVIOUS, spoken=())
 
 
 def reset(book: Book) -> Book:

@@ -339,6 +339,17 @@ def test_init_with_a_file_that_is_none_is_wrong_usage(shop: Shop, option: str, w
     assert not (shop.folder / "dev").exists()
 
 
+@pytest.mark.parametrize("command", ["install", "reanchor"])
+def test_a_pipe_is_no_file(shop: Shop, command: str) -> None:
+    shop.init()
+    os.mkfifo(shop.folder / "pipe")
+    error = shop.run(command, str(shop.folder / "pipe"), code=1)["error"]
+    assert error["reason"] == "not-a-file"
+    (shop.folder / "dev/config.toml").unlink()
+    os.mkfifo(shop.folder / "dev/config.toml")
+    assert shop.run("status", code=1)["error"]["reason"] == "not-a-file"
+
+
 def test_a_trust_file_without_its_class_keys_is_said(shop: Shop) -> None:
     (shop.folder / "trust.json.key").unlink()
     error = shop.init(code=2)["error"]
@@ -553,7 +564,12 @@ def test_an_update_that_is_stopped_goes_on_where_it_was(shop: Shop, number: sign
         config = shop.folder / "dev/config.toml"
         config.write_text(config.read_text().replace(f'"{shop.url}", ', ""))
         process = subprocess.Popen(
-            [*command, "update", "--yes"], stderr=subprocess.PIPE, text=True, env=environment
+            [*command, "update", "--yes"],
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+            # A shell starts its background jobs with interrupts ignored, and children inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         try:
             slot = shop.folder / "dev/slots/b.img"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -15,12 +16,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from device_client.adapters.supervisor import Nobody
 from device_client.core.machine import Stage
 from device_client.core.policy import Policy, Window
+from device_client.core.types import Surroundings
 from device_client.daemon import SPREAD, Daemon, Rhythm
 from device_client.ports import Question
 from device_client.report import Report
@@ -83,6 +86,25 @@ def test_damage_ends_the_daemon() -> None:
     top.disk.durable["boot.env"] = bytes(8192)
     with pytest.raises(LocalFault):
         daemon.run()
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_an_error_of_the_system_that_nobody_mapped_does_not_end_it(named: bool) -> None:
+    top = offering()
+    told: list[Any] = []
+    daemon = daemon_of(top, Rhythm(10, 100), told)
+    honest = top.place.observe
+
+    def broken() -> Surroundings:
+        raise OSError(errno.EIO, "Input/output error", "/slots" if named else None)
+
+    top.place.observe = broken  # type: ignore[method-assign]
+    daemon.round()
+    (error,) = told
+    assert isinstance(error, LocalFault) and ("/slots" in error.what) is named
+    top.place.observe = honest  # type: ignore[method-assign]
+    daemon.round()
+    assert top.runs() == image_of("1.0.0")
 
 
 # -- when it looks again ---------------------------------------------------------------------------

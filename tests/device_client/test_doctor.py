@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -14,9 +16,11 @@ from device_client import hardening
 from device_client.adapters.directory import Directory
 from device_client.adapters.journal import FileJournal
 from device_client.checks import OK, OPEN, WARNING, Check
+from device_client.cli import main
 from device_client.core.book import MAX_QUEUE, Book
+from device_client.core.clock import BUILD_TIME, TOLERANCE
 from device_client.doctor import examine
-from device_client.memory import BUILD_TIME
+from device_client.status import read_status
 from protocol.receipt import Outcome
 from tests.device_client.test_cli import Shop
 from tests.device_client.test_reanchor_cli import freeze
@@ -123,10 +127,49 @@ def test_the_running_slot_is_read_from_the_medium(
     assert "slots/a.img" in synced
 
 
+@pytest.mark.parametrize("name", ["keys/device.json", "keys/class.json", "device.json"])
+def test_keys_that_are_none_are_found(shop: Shop, name: str) -> None:
+    shop.init()
+    (check,) = found(shop, "identity")
+    assert check.level == OK
+    path = shop.folder / "dev" / name
+    sound = path.read_text()
+    path.write_text("{}")
+    (check,) = found(shop, "identity")
+    assert check.level == OPEN
+    path.write_text(re.sub('[0-9a-f]{64}"', "0" * 64 + '"', sound, count=1))
+    (check,) = found(shop, "identity")
+    assert check.level == OPEN
+
+
 def test_a_clock_that_is_not_set(shop: Shop) -> None:
     shop.init()
     assert [c.level for c in found(shop, "clock", BUILD_TIME - 1)] == [WARNING]
     assert [c.level for c in found(shop, "clock")] == [OK]
+
+
+def test_a_clock_that_is_behind_the_ledger(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    shop.init()
+    shop.run("check")
+    seen = shop.chain.time
+    assert [c.level for c in found(shop, "clock", seen - TOLERANCE)] == [OK]
+    (check,) = found(shop, "clock", seen - TOLERANCE - 1)
+    assert check.level == WARNING and "601 s behind" in check.what
+    root = shop.folder / "dev"
+    assert read_status(root, seen - TOLERANCE)["clock"] == "set"
+    assert read_status(root, seen - TOLERANCE - 1)["clock"] == "behind"
+    assert read_status(root, 0)["clock"] == "not-set"
+
+
+def test_people_are_told_of_a_clock_that_is_not_believed(
+    shop: Shop, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.init()
+    assert main(["-C", str(shop.folder / "dev"), "status"]) == 0
+    assert "warning" not in capsys.readouterr().out
+    monkeypatch.setattr(time, "time", lambda: 5.0)
+    assert main(["-C", str(shop.folder / "dev"), "status"]) == 0
+    assert "warning   the clock is not-set, and not believed" in capsys.readouterr().out
 
 
 def test_trust_that_is_not_pinned(shop: Shop) -> None:

@@ -15,13 +15,14 @@ import pytest
 
 from device_client.adapters.journal import COPY_BYTES
 from device_client.core import copies
+from device_client.core.clock import BUILD_TIME, TOLERANCE, ClockState, judged
 from device_client.core.machine import Stage
 from device_client.core.policy import Policy, Window
 from protocol.digests import sha256
-from protocol.errors import LocalFault, Refused, Unreachable
+from protocol.errors import LocalFault, Refused, Unreachable, Untrusted
 from protocol.ledger import Status
 from protocol.receipt import Outcome
-from protocol.trustfile import TRUSTING_PERIOD_DEFAULT
+from protocol.trustfile import FUTURE_TOLERANCE, TRUSTING_PERIOD_DEFAULT
 from tests.device_client.bench_top import FACTORY, BenchTop
 from tests.device_client.registry import Chain, Registry, image_of, make, receipts_of
 from tests.device_client.test_cli import Shop
@@ -70,6 +71,50 @@ def test_without_a_clock_windows_go_by_the_ledgers_time() -> None:
     assert top.agent().update().outcome == "waiting"
     top.registry.chain.tick((9 * 3600 - top.registry.chain.time) % DAY)
     assert top.agent().update().outcome == Outcome.CONFIRMED
+
+
+# -- a clock that is wrong -------------------------------------------------------------------------
+
+
+def test_a_clock_set_back_by_90_days_after_a_block_of_today_ends_no_update() -> None:
+    top = released()
+    top.agent().update()
+    assert top.clock.time is not None
+    top.clock.time -= 90 * DAY
+    top.registry.chain.publish(make(image_of("2.0.0"), "2.0.0", 5))
+    agent = top.agent()
+    assert agent.update().outcome == Outcome.CONFIRMED
+    agent.deliver()
+    assert [r.time is None for r in receipts_of(top.registry)] == [False, True]
+
+
+def test_a_clock_that_may_be_right_still_refuses_blocks_from_the_future() -> None:
+    top = released()
+    top.agent().update()
+    top.clock.time = top.registry.chain.time - TOLERANCE
+    before = top.agent().trust
+    top.registry.chain.tick()
+    with pytest.raises(Untrusted) as caught:
+        top.agent().update()
+    assert caught.value.reason == "from-the-future" and top.agent().trust == before
+    top.clock.time -= 1
+    top.agent().update()  # one second earlier it cannot be right, and has no word
+    assert top.agent().trust.height > before.height
+
+
+@pytest.mark.parametrize(
+    ("now", "seen", "state"),
+    [
+        (None, 0, ClockState.NOT_SET),
+        (BUILD_TIME - 1, 0, ClockState.NOT_SET),
+        (BUILD_TIME, 0, ClockState.SET),
+        (BUILD_TIME, BUILD_TIME + TOLERANCE, ClockState.SET),
+        (BUILD_TIME, BUILD_TIME + TOLERANCE + 1, ClockState.BEHIND),
+    ],
+)
+def test_clocks(now: int | None, seen: int, state: ClockState) -> None:
+    assert judged(now, seen) is state
+    assert TOLERANCE == FUTURE_TOLERANCE
 
 
 # -- months without a network ----------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -11,6 +12,9 @@ from typing import Any
 
 import pytest
 
+from device_client.adapters.directory import Directory
+from device_client.adapters.identity import DEVICE_KEY_FORMAT
+from device_client.adapters.journal import FileJournal
 from device_client.core import recovery
 from device_client.core.book import Book
 from device_client.core.machine import BOOTING, Stage, State
@@ -167,13 +171,89 @@ def test_a_set_up_by_force_where_there_was_none_is_a_set_up(shop: Shop) -> None:
     assert shop.run("update", "--yes")["version"] == "1.0.0"
 
 
-def test_without_its_journal_a_device_is_set_up_anew_but_its_counter_does_not_fall(
-    shop: Shop,
+# -- what is lost ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("also", [(), ("config.toml",), ("boot.env", "config.toml")])
+def test_a_device_without_its_journal_is_not_set_up_anew_in_silence(
+    shop: Shop, also: tuple[str, ...]
 ) -> None:
     before = shop.run("status")
+    for name in ("journal.bin", *also):
+        (shop.folder / "dev" / name).unlink()
+    error = shop.init(code=2)["error"]
+    assert error["reason"] == "already-set-up" and "--force --forget" in error["fix"]
+    error = shop.init("--force", code=1)["error"]
+    assert error["reason"] == "journal-damaged" and "--forget" in error["fix"]
+    assert not journal(shop).exists()
+    answer = shop.init("--force", "--forget")
+    assert answer["device_id"] == before["device_id"]
+    if "boot.env" not in also:  # what the slots tell is kept
+        assert answer["security_counter"] == 5 and running(shop) == image_of("1.0.0", 300_000)
+
+
+@pytest.mark.parametrize("command", ["status", "history", "update", "reset", "check"])
+def test_every_command_names_the_way_out_of_a_lost_journal(shop: Shop, command: str) -> None:
     journal(shop).unlink()
-    answer = shop.init()
-    assert answer["security_counter"] == 5 and answer["device_id"] == before["device_id"]
+    assert "`init --force --forget`" in shop.run(command, code=1)["error"]["fix"]
+
+
+@pytest.mark.parametrize("command", ["status", "update"])
+def test_a_lost_boot_record_is_made_anew_by_force_and_lowers_nothing(
+    shop: Shop, command: str
+) -> None:
+    (shop.folder / "dev/boot.env").unlink()
+    assert "`init --force" in shop.run(command, code=1)["error"]["fix"]
+    assert shop.init("--force")["security_counter"] == 5
+    assert shop.run("status")["security_counter"] == 5
+
+
+def test_a_first_set_up_that_was_cut_is_simply_done_again(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from device_client.adapters.journal import FileJournal
+
+    def cut(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    shutil.rmtree(shop.folder / "dev")
+    with monkeypatch.context() as patched:
+        patched.setattr(FileJournal, "commit", cut)
+        shop.init(code=1)
+    assert (shop.folder / "dev/boot.env").exists() and not journal(shop).exists()
+    shop.init()
+    assert not (shop.folder / "dev/unfinished").exists()
+    assert shop.init(code=2)["error"]["reason"] == "already-set-up"
+
+
+def test_a_lost_device_key_is_no_new_device_in_silence(shop: Shop) -> None:
+    before = shop.run("status")
+    (shop.folder / "dev/keys/device.json").unlink()
+    assert shop.init("--force", code=1)["error"]["reason"] == "device-key-lost"
+    assert not (shop.folder / "dev/keys/device.json").exists()
+    answer = shop.init("--force", "--forget")
+    assert answer["device_id"] != before["device_id"]
+    assert (answer["security_counter"], answer["height"]) == (5, before["ledger"]["height"])
+    book = Book.decode(FileJournal(Directory(shop.folder / "dev")).read() or b"")
+    assert (book.sequence, book.spoken, len(book.queue)) == (0, (), 1)
+
+
+def test_another_devices_key_is_refused(shop: Shop) -> None:
+    key = shop.folder / "dev/keys/device.json"
+    own = key.read_bytes()
+    key.write_text(json.dumps({"format": DEVICE_KEY_FORMAT, "private_key": "07" * 32}))
+    for arguments in (["update", "--yes"], ["check"], ["run", "--once"]):
+        assert shop.run(*arguments, code=1)["error"]["reason"] == "another-key"
+    assert shop.init("--force", code=1)["error"]["reason"] == "another-key"
+    (check,) = (c for c in shop.run("doctor", code=1)["checks"] if c["name"] == "identity")
+    assert check["level"] == "open"
+    key.write_bytes(own)
+    assert shop.run("update", "--yes")["outcome"] == "nothing"
+
+
+def test_a_lost_lock_is_made_anew(shop: Shop) -> None:
+    (shop.folder / "dev/lock").unlink()
+    assert shop.run("update", "--yes")["outcome"] == "nothing"
 
 
 # -- pure ------------------------------------------------------------------------------------------
@@ -260,8 +340,18 @@ def test_a_frozen_device_stays_frozen() -> None:
     assert recovery.reset(replace(BOOK, state=State(Stage.FROZEN))).state.stage is Stage.FROZEN
 
 
+@pytest.mark.parametrize("damage", ["", "colour = 'red'", "mode = ", "mode = 'soon'", None])
+def test_a_reset_mends_settings_that_are_broken_or_lost(shop: Shop, damage: str | None) -> None:
+    config = shop.folder / "dev/config.toml"
+    sound = config.read_bytes()
+    config.unlink() if damage is None else config.write_text(damage)
+    assert shop.run("reset")["security_counter"] == 5
+    assert config.read_bytes() == sound
+    assert shop.run("update", "--yes")["outcome"] == "nothing"
+
+
 def test_a_reset_of_no_device_is_said(shop: Shop) -> None:
-    (shop.folder / "dev/config.toml").unlink()
+    shutil.rmtree(shop.folder / "dev")
     assert shop.run("reset", code=1)["error"]["reason"] == "not-set-up"
 
 

@@ -230,6 +230,20 @@ def test_history_tells_what_happened(shop: Shop, capsys: pytest.CaptureFixture[s
     assert len(told) == 3 and told[1].endswith("2.0.0       rolled-back (health-check)")
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["health_check = ['true', 'a\\u0000b']", "busy_command = ['\\u0000']", "busy_file = 'a\\u0000'",
+     "[command]\nargv = ['a\\u0000']"],
+)  # fmt: skip
+def test_a_nul_is_refused_wherever_a_path_or_an_argument_is(line: str) -> None:
+    sound, nul = line.replace("\\u0000", ""), line.replace("'", '"')
+    with pytest.raises(Misuse) as caught:
+        Config.parse(f"hardware = 1\n{nul}\n".encode())
+    assert "NUL" in caught.value.why
+    if "[" not in line[:1] and "['']" not in sound:
+        Config.parse(f"hardware = 1\n{sound}\n".encode())
+
+
 def test_history_of_no_device(shop: Shop) -> None:
     assert shop.run("history", code=1)["error"]["reason"] == "not-set-up"
     shop.init()

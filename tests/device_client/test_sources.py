@@ -114,6 +114,75 @@ def test_a_liar_is_asked_last_from_then_on(good: Registry) -> None:
     assert slow.asked == [(0, 3000), (900, 3000)]
 
 
+def cutting(registry: Registry, lie: Change, each: int) -> Registry:
+    """A mirror that sends so many bytes per round, and breaks off."""
+    mirror = Registry(registry.chain)
+    honest = mirror.payload
+
+    def payload(digest: Digest, offset: int, size: int) -> Iterator[bytes]:
+        data = lie(b"".join(honest(digest, 0, size)))[offset:]
+        mirror.asked[-1] = (offset, size)
+        yield data[:each]
+        if len(data) > each:
+            raise Unreachable("cut-off", "download stopped", "the link broke", "try again")
+
+    mirror.payload = payload  # type: ignore[method-assign]
+    return mirror
+
+
+def rounds_until_confirmed(top: BenchTop, most: int) -> int:
+    agent = top.agent()
+    for number in range(1, most):
+        try:
+            if agent.update().outcome == Outcome.CONFIRMED:
+                return number
+        except (Unreachable, Untrusted):
+            top.clock.advance(60)
+            top.registry.chain.tick(60)
+    raise AssertionError("starved")
+
+
+def zeros(data: bytes) -> bytes:
+    return bytes(len(data))
+
+
+def same(data: bytes) -> bytes:
+    return data
+
+
+@pytest.mark.parametrize("each", [100, 1200, 2900])
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("part", [0.2, 0.6])
+def test_a_liar_that_breaks_off_starves_no_mirror_that_does_so_too(
+    good: Registry, each: int, first: bool, part: float
+) -> None:
+    liar, slow = cutting(good, zeros, each), cutting(good, same, int(3000 * part))
+    top = asking(liar, slow) if first else asking(slow, liar)
+    top.max_age = 10**6
+    top.policy = Policy(retries=100)
+    assert rounds_until_confirmed(top, 40) > 1
+    assert top.runs() == IMAGE
+    assert len(slow.asked) + len(liar.asked) < 50  # what is fetched in vain is bounded
+
+
+def test_two_that_are_slow_and_honest_go_on_from_each_other(good: Registry) -> None:
+    one, two = cutting(good, same, 700), cutting(good, same, 700)
+    top = asking(one, two)
+    assert rounds_until_confirmed(top, 5) == 3
+    assert one.asked == [(0, 3000), (1400, 3000), (2800, 3000)]
+
+
+def test_more_than_was_announced_is_refused_and_never_written(good: Registry) -> None:
+    """The right bytes, and one more: the digest of what was asked for would be right."""
+    mirror = lying(good, LIES["too long"])
+    top = asking(mirror)
+    top.disk.reserve("slots/b.img", 8192)
+    with pytest.raises(Untrusted) as caught:
+        top.agent().update()
+    assert caught.value.reason == "payload-length" and "more than" in caught.value.why
+    assert top.disk.durable["slots/b.img"][3000:] == bytes(8192 - 3000)
+
+
 # -- one breaks off --------------------------------------------------------------------------------
 
 

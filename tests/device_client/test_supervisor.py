@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,6 +83,13 @@ def test_a_manager_that_is_gone_or_deaf_holds_nobody_up(manager: Manager) -> Non
 def test_addresses_that_are_none(address: str) -> None:
     with pytest.raises(Misuse):
         Systemd(address)
+
+
+def test_an_address_and_a_line_of_odd_bytes_are_passed_on(tmp_path: Path) -> None:
+    manager = Manager(os.fsdecode(bytes(tmp_path) + b"/n\xff"))
+    Systemd(manager.address).says("caf\u00e9 \udcff")
+    assert manager.heard() == ["STATUS=caf\u00e9  "]
+    manager.socket.close()
 
 
 # -- the daemon's story ----------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import os
 import stat
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,14 +15,19 @@ from device_client.adapters.directory import Directory, fault, read_bounded, wri
 from device_client.adapters.file_slots import FileSlots
 from device_client.adapters.identity import FileIdentity, create_device_key
 from device_client.adapters.journal import FileJournal
+from device_client.adapters.stick import StickSource
 from device_client.adapters.system import CommandHealth, ConfiguredSite, SystemClock
 from device_client.adapters.virtual_boot import VirtualBoot
 from device_client.core.slots import Entry, factory
 from device_client.core.types import Verdict
+from device_client.ports import Question
 from protocol.digests import sha256
 from protocol.errors import FirmledgerError, LocalFault, Malformed
-from tests.device_client.registry import make
+from protocol.ids import DeviceId, Digest, Version
+from tests.device_client.registry import PRODUCT, make
 from tests.world.flash import Flash
+
+QUESTION = Question(PRODUCT, DeviceId(bytes(32)), Version(0), 0, 1)
 
 # -- directory -------------------------------------------------------------------------------------
 
@@ -257,6 +263,89 @@ def test_surroundings_are_what_the_owner_named(tmp_path: Path) -> None:
     assert ConfiguredSite(slots).observe().battery is None
     assert ConfiguredSite(slots, busy_command=["true"]).observe().busy
     assert not ConfiguredSite(slots, busy_command=["false"]).observe().busy
+
+
+@pytest.mark.parametrize("name", ["busy_file", "metered_file"])
+def test_a_path_that_cannot_be_looked_at_is_said_by_its_name(tmp_path: Path, name: str) -> None:
+    named: dict[str, Any] = {name: tmp_path / ("x" * 300)}
+    with pytest.raises(LocalFault) as caught:
+        ConfiguredSite(tmp_path, **named).observe()
+    assert "x" * 300 in caught.value.what
+    named = {name: tmp_path / "x"}
+    assert not ConfiguredSite(tmp_path, **named).observe().busy
+
+
+def test_slots_that_are_not_there_are_said_by_their_name(tmp_path: Path) -> None:
+    with pytest.raises(LocalFault) as caught:
+        ConfiguredSite(tmp_path / "slots").observe()
+    assert caught.value.reason == "missing-file" and "slots" in caught.value.what
+
+
+def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path, Path("/dev/zero")):
+        with pytest.raises(LocalFault) as caught:
+            read_bounded(path, 100)
+        assert caught.value.reason == "not-a-file"
+        with pytest.raises(LocalFault):
+            StickSource(path).poll(QUESTION, 100)
+        with pytest.raises(LocalFault):
+            next(StickSource(path).payload(Digest(bytes(32)), 0, 5))
+    assert ConfiguredSite(tmp_path, battery_file=tmp_path / "pipe").observe().battery == 0
+
+
+def test_a_read_only_file_system_is_read_and_never_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Directory(tmp_path)
+    made.reserve("x", 10)
+    made.write("x", 0, b"0123456789")
+    made.close()
+    honest = os.open
+
+    def read_only(path: Path, flags: int, *mode: int) -> int:
+        if flags & (os.O_RDWR | os.O_WRONLY):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return honest(path, flags, *mode)
+
+    monkeypatch.setattr(os, "open", read_only)
+    disk, buffer = Directory(tmp_path), bytearray(10)
+    disk.sync("x")
+    assert disk.read("x", 0, memoryview(buffer)) == 10 and buffer == b"0123456789"
+    for act in (
+        lambda: disk.write("x", 0, b"y"),
+        lambda: disk.reserve("x", 20),
+        lambda: disk.reserve("new", 1),
+    ):
+        with pytest.raises(LocalFault):
+            act()
+    with pytest.raises(LocalFault) as caught:
+        disk.write("x", 0, b"y")
+    assert caught.value.reason == "read-only"
+    disk.close()
+    assert (tmp_path / "x").read_bytes() == b"0123456789"
+
+
+def test_a_secret_is_durable_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a cut may leave a device key of no bytes."""
+    done: list[str] = []
+    fsync, rename = os.fsync, Path.replace
+
+    def synced(descriptor: int) -> None:
+        done.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        assert done[-1] != str(tmp_path / "key.new") or os.fstat(descriptor).st_size == 6
+        fsync(descriptor)
+
+    def renamed(path: Path, target: Path) -> Path:
+        done.append("renamed")
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", renamed)
+    write_secret(tmp_path / "key", b"secret")
+    assert done == [str(tmp_path / "key.new"), "renamed", str(tmp_path)]
 
 
 def test_the_systems_clock() -> None:

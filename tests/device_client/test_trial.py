@@ -7,10 +7,14 @@ still boots.
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from device_client.core.machine import Stage
+from device_client.core.policy import Hold
 from device_client.core.slots import Standing
+from device_client.core.types import Verdict
 from device_client.report import SETTLING, WAITING, Report
 from protocol.digests import sha256
 from protocol.errors import LocalFault, Refused
@@ -122,6 +126,65 @@ def test_a_later_trial_settles_anew() -> None:
     top.registry.chain.publish(make(image_of("2.0.0"), "2.0.0", 4))
     assert looked_at(top, STEP).reason == SETTLING
     assert top.agent().book.state.settled == 0
+
+
+# -- power cycles ----------------------------------------------------------------------------------
+
+
+def cut_off(top: BenchTop) -> None:
+    """Boots, and nobody looks, until none is left to the trial."""
+    for _ in range(top.agent().parts.boot.record().attempts + 1):
+        top.power_on()
+        top.clock.since = 0.0
+    assert top.runs() == FACTORY
+
+
+@pytest.mark.parametrize("wait", [{"stability": STABILITY}, {"owner_confirms": True}])
+def test_a_healthy_trial_cut_off_by_power_cycles_is_no_failure(wait: dict[str, Any]) -> None:
+    top = bench_top(**wait)
+    top.registry.chain.publish(make(image_of("1.0.0"), "1.0.0", 4))
+    assert top.agent().update().outcome == WAITING
+    cut_off(top)
+    agent = top.agent()
+    assert agent.start().outcome == "nothing"
+    book = agent.book
+    assert (book.state.stage, book.state.box, book.queue) == (Stage.IDLE, (), ())
+    assert book.history[-1].what == "cut-off"
+    assert agent.update().outcome == WAITING and top.runs() == image_of("1.0.0")  # once more
+    assert agent.confirm().outcome == Outcome.CONFIRMED
+    agent.deliver()
+    assert [r.outcome for r in receipts_of(top.registry)] == [Outcome.CONFIRMED]
+
+
+def test_one_that_is_cut_off_again_and_again_is_tried_once_a_day() -> None:
+    """It may be the image that takes the power, some time after it was found healthy."""
+    top = on_trial()
+    for _ in range(2):
+        cut_off(top)
+        assert top.agent().update().reason == SETTLING
+    cut_off(top)
+    report = top.agent().update()
+    assert (report.outcome, report.reason) == (WAITING, str(Hold.RETRY))
+    top.clock.advance(86400)
+    top.registry.chain.tick(86400)
+    assert top.agent().update().reason == SETTLING
+
+
+def test_one_that_never_was_healthy_is_a_failure() -> None:
+    top = bench_top(stability=STABILITY)
+    top.registry.chain.publish(make(image_of("1.0.0"), "1.0.0", 4))
+
+    def dies(_: str) -> Verdict:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(top.doctor, "examine", dies)
+        with pytest.raises(KeyboardInterrupt):
+            top.agent().update()
+    cut_off(top)
+    report = top.agent().start()
+    assert (report.outcome, report.reason) == (Outcome.ROLLED_BACK, "did-not-come-up")
+    assert len(top.agent().book.state.box) == 1
 
 
 # -- clearing --------------------------------------------------------------------------------------
