@@ -62,7 +62,8 @@ interface IReleaseLedger {
     /// @param reporters Strictly ascending, at most 16.
     /// @param enroller May be zero: then the fleet cannot change.
     /// @param keys Signing keys, strictly ascending by id, at most 16, revoked ones included.
-    /// @param releaseDelay Seconds between publication and start, unless all N approved.
+    /// @param releaseDelay Seconds between publication and start. None pass if all N approved and N is above the
+    /// threshold: where M are all, whoever holds M keys would never have to wait.
     /// @param governanceDelay Seconds a loosening change waits; fixed when the product is created.
     struct Governance {
         address[] approvers;
@@ -246,7 +247,8 @@ interface IReleaseLedger {
     event AmendmentProposed(bytes32 indexed productId, Product product, Governance next, address[] signers);
     /// @notice A watcher cancelled the pending change; the epoch rose, so its approvals are void.
     event AmendmentCancelled(bytes32 indexed productId, address indexed by, Product product);
-    /// @notice A change took effect at once: agreed by `signers`, or a restriction by the one `signers` names.
+    /// @notice A change took effect at once: agreed by `signers`, or a restriction by the one `signers` names. A
+    /// pending change is dropped.
     event GovernanceChanged(bytes32 indexed productId, Product product, address[] signers);
     event ProductPaused(bytes32 indexed productId, address indexed by, Head head);
     event ProductUnpaused(bytes32 indexed productId, Head head, address[] signers);
@@ -277,6 +279,8 @@ interface IReleaseLedger {
         bytes32 evidence,
         State state
     );
+    /// @notice `state` as the receipts make it. If they halt the release, {ReleaseHalted} follows with the state that
+    /// is stored.
     event ReceiptsAnchored(
         bytes32 indexed productId,
         uint32 indexed releaseId,
@@ -321,6 +325,7 @@ interface IReleaseLedger {
     error WrongStatus(Status status);
     error AlreadySuperseded(uint32 releaseId);
     error HaltsExhausted(uint32 releaseId);
+    error HaltedTooLong(uint256 haltedTotal);
     error AlreadyAttested(uint8 kind);
     error InvalidKind(uint8 kind);
     error LogNotGrowing(uint32 size, uint32 newSize);
@@ -369,7 +374,7 @@ interface IReleaseLedger {
     /// @notice Records that the sender approves an EIP-712 digest: for contract wallets, checkable for ever.
     function approve(bytes32 digest) external;
 
-    /// @notice Stops unpublished terms for good; one approver does.
+    /// @notice Stops unpublished terms for good; one approver does. On terms that are published it has no effect.
     function withdraw(bytes32 productId, Product calldata product, bytes32 termsHash) external;
 
     // ------------------------------------------------------------------------------------------------
@@ -378,6 +383,8 @@ interface IReleaseLedger {
 
     /// @notice Publishes a release with M-of-N approvals over {approvalDigest}; its terms never change. Refused
     /// while the product is paused.
+    /// @dev Not checked here: who signed the manifest. Devices check that against `Governance.keys`, and against
+    /// the digest in the terms.
     /// @return releaseId The product's next release id, from 1.
     function publish(Product calldata product, Terms calldata terms, Approvals calldata approvals)
         external
@@ -425,7 +432,8 @@ interface IReleaseLedger {
     ) external;
 
     /// @notice Appends a batch of receipts to the release's log; a reporter does. Halts the release if the
-    /// product's halting rule is met.
+    /// product's halting rule is met. That `root` extends the log before is the reporter's word: whoever has
+    /// the receipts recomputes it.
     /// @param newSize Entries of the log after the batch.
     /// @param root RFC 6962 root of the log after the batch.
     /// @param confirmedDelta Receipts in the batch that count as confirmed.

@@ -175,7 +175,7 @@ contract ReleaseLedger is IReleaseLedger {
         releaseId = old.latestRelease + 1;
         Head memory head =
             Head(releaseId, terms.version, terms.securityCounter, 0, old.pausedTotal, old.pauses);
-        uint256 delay = signers.length == governance.approvers.length ? 0 : governance.releaseDelay;
+        uint256 delay = governance.delayFor(signers.length);
         State memory state = State(old.startOf(block.timestamp, delay, terms.notBefore), StateWord.BORN, 0);
         _products[productId] = Commitments.product(productId, current, pending, product.effectiveAt, head);
         _releases[productId][releaseId].value =
@@ -459,6 +459,7 @@ contract ReleaseLedger is IReleaseLedger {
     /// @dev Zero, which is never an approver, for a signature that is none or not in its one canonical form.
     function _signerOf(bytes32 digest, Signature calldata signature) private view returns (address signer) {
         if (signature.vs == 0) {
+            if (uint256(signature.r) >> 160 != 0) revert NotAnApprover(address(0));
             signer = address(uint160(uint256(signature.r)));
             if (!_approved[digest][signer]) revert NotApprovedOnChain(digest, signer);
         } else {

@@ -167,7 +167,11 @@ def find_solc(given: Path | None) -> Path:
 
 def compile_contract(solc: Path) -> dict[str, Any]:
     """Standard JSON in, the contract's part of standard JSON out, with the compiler's version."""
-    banner = subprocess.run([solc, "--version"], capture_output=True, text=True, check=True).stdout
+    try:
+        asked = subprocess.run([solc, "--version"], capture_output=True, text=True)
+    except OSError as fault:
+        raise BuildError(f"{solc} not run", str(fault.strerror), "give another --solc") from fault
+    banner = asked.stdout
     version = re.search(r"Version: (\d+\.\d+\.\d+\+commit\.[0-9a-f]{8})", banner)
     if version is None or not version[1].startswith(f"{SOLC_VERSION}+"):
         raise BuildError(f"{solc} refused", f"it is not solc {SOLC_VERSION}", "give another --solc")

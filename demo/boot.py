@@ -75,7 +75,7 @@ def boot_named(name: str) -> Boot:
     machine = QemuTable(console=["U-Boot 20"], deadline=DEADLINE)
     return Boot(
         name="qemu",
-        config=Config(hardware=HARDWARE, attempts=1, board=Board("qemu", qemu=machine)),
+        config=Config(hardware=HARDWARE, attempts=1, board=Board("qemu", machine)),
         factory=OPENSBI.read_bytes(),
         firmware=lambda: read_firmware(UBOOT),
         defective=elsewhere,

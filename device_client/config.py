@@ -148,7 +148,7 @@ class Config:
             ("retries", 1, 1000),
             ("retry_after", 60, 30 * 86400),
             ("bandwidth", 0, 2**40),
-            ("attempts", 1, 255),
+            ("attempts", 1, self.board.most_attempts),
             ("stability", 0, 7 * 86400),
             ("slot_bytes", 0, 2**40),
             ("poll_interval", 1, 30 * 86400),

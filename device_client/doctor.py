@@ -70,7 +70,8 @@ def _shared(root: Path) -> Iterator[Check]:
     """What others could write: the device's own files, and the commands it runs."""
     names = (".", "slots", "journal.bin", "boot.env", "boot.entries", "trust.json", "config.toml")
     config = read_config(root)
-    commands = [*config.health_check[:1], *config.busy_command[:1], *config.board.command.argv[:1]]
+    commands = [*config.health_check[:1], *config.busy_command[:1]]
+    commands += getattr(config.board.table, "argv", [])[:1]
     paths = [root / name for name in (*names, "factory.toml", config.ca_file) if name]
     paths += [*config.board.paths(root).values(), *(root / c for c in commands if "/" in c)]
     writable = [p for p in paths if p.exists() and _mode(p) & 0o022]
@@ -90,7 +91,7 @@ def _slot(root: Path) -> Iterator[Check]:
             record = opened.boot.record()
             name, entry = record.running, record.entry(record.running)
             last = memoryview(bytearray(1))
-            opened.slots.sync(name)  # what is read next comes from the medium
+            opened.cool(name)  # what is read next comes from the medium
             if entry.size and opened.slots.read(name, entry.size - 1, last) == 0:
                 why = f"slot {name} runs, and is shorter than its image of {entry.size} bytes"
                 yield Check("slot", OPEN, why, fix)

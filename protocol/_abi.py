@@ -3,7 +3,7 @@
 from typing import Final
 
 # keccak256 of the deployed code: the same for every deployment
-CODE_HASH: Final = bytes.fromhex('57c3dbcf70ad6051d0110edf367b54d60ca3795b9911d842bb5bcb5c1dd57a75')
+CODE_HASH: Final = bytes.fromhex('01c7bbf17806d0d53bff00d51f7f63c360ffd94bae3aca63666ebd21078155cc')
 
 # places of the mappings in storage
 PRODUCTS_SLOT: Final = 0
@@ -73,6 +73,7 @@ ERRORS: Final[dict[bytes, tuple[str, tuple[tuple[str, str], ...]]]] = {
     bytes.fromhex('2abe6c8e'): ('CounterFalling', (('newest', 'uint32'), ('given', 'uint32'))),
     bytes.fromhex('a06d85c6'): ('DeltaExceedsGrowth', (('growth', 'uint32'), ('delta', 'uint256'))),
     bytes.fromhex('577b3430'): ('EpochMismatch', (('expected', 'uint32'), ('given', 'uint32'))),
+    bytes.fromhex('b628853e'): ('HaltedTooLong', (('haltedTotal', 'uint256'),)),
     bytes.fromhex('a5907689'): ('HaltsExhausted', (('releaseId', 'uint32'),)),
     bytes.fromhex('253fe44c'): ('InvalidGovernance', (('field', 'string'),)),
     bytes.fromhex('04818320'): ('InvalidKind', (('kind', 'uint8'),)),

@@ -25,7 +25,7 @@ from protocol.digests import MAX_PROOF_NODES, sha256, verify_inclusion
 from protocol.errors import Malformed, Untrusted, step
 from protocol.header import MAX_HEADER_BYTES
 from protocol.ids import Address, Digest, Hash, KeyId, ProductId
-from protocol.ledger import StateWord
+from protocol.ledger import StateWord, known_status
 from protocol.manifest import Manifest
 from protocol.proof import Proof, ProvenState, mapping_slot, nested_slot, verify_state
 from protocol.proof import assemble as assemble_proof
@@ -266,6 +266,7 @@ def _check_release(release: Release, anchor: Anchor, proven: ProvenState, slot: 
     )
     if proven.values[slot] != expected:
         raise _untrusted("wrong-release-record", "the ledger commits to another release record")
+    known_status(release.state.word)
 
 
 def offer(static: Static, view: View) -> Offer:

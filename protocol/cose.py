@@ -47,6 +47,11 @@ _HEADER_ALGORITHM, _HEADER_KID = 1, 4
 _P256_P = 2**256 - 2**224 + 2**192 + 2**96 - 1
 _P256_N = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 _P256_B = 0x5AC635D8AA3A93E7B3EBBD55769886BC651D06B0CC53B0F63BCE3C3E27D2604B
+_P25519 = 2**255 - 19
+_EDWARDS_D = -121665 * pow(121666, -1, _P25519) % _P25519
+_ORDER_8_Y = 0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7
+_SMALL_ORDER_Y = frozenset({0, 1, _P25519 - 1, _ORDER_8_Y, _P25519 - _ORDER_8_Y})
+"""Of the eight points whose order divides 8: order 4; 1; 2; and the four of order 8."""
 
 
 class Curve(Enum):
@@ -64,7 +69,9 @@ def _bad_key(why: str) -> NoReturn:
 class PublicKey:
     """A public key: ``raw`` is the 32 bytes of Ed25519 (RFC 8032), or x and y of P-256, 64 bytes.
 
-    A P-256 key is a point of its curve (checked here); an Ed25519 key is checked where it is used.
+    It is a point of its curve in its one encoding, and none of small order: checked here, at the
+    price of one power modulo p. Under an Ed25519 key of small order, signatures hold that nobody
+    made.
     """
 
     curve: Curve
@@ -72,8 +79,7 @@ class PublicKey:
 
     def __post_init__(self) -> None:
         if self.curve is Curve.ED25519:
-            if len(self.raw) != 32:
-                _bad_key(f"an Ed25519 key has 32 bytes, not {len(self.raw)}")
+            _require_edwards_point(self.raw)
             return
         if len(self.raw) != 64:
             _bad_key(f"a P-256 key has 64 bytes, not {len(self.raw)}")
@@ -85,6 +91,20 @@ class PublicKey:
     def id(self) -> KeyId:
         """The key's RFC 9679 thumbprint."""
         return key_id(self)
+
+
+def _require_edwards_point(raw: bytes) -> None:
+    """RFC 8032, 5.1.3, without computing x: y below p, x^2 a square, no small order."""
+    if len(raw) != 32:
+        _bad_key(f"an Ed25519 key has 32 bytes, not {len(raw)}")
+    y = int.from_bytes(raw, "little") & ((1 << 255) - 1)
+    if y in _SMALL_ORDER_Y:  # among them the two whose x is 0, so that either sign is left to x
+        _bad_key("it is an Ed25519 point of small order, under which anything is signed")
+    square = y * y % _P25519
+    # x^2 = u/v; u/v is a square exactly if u*v is, and u is not 0 here.
+    product = (square - 1) * (_EDWARDS_D * square + 1) % _P25519
+    if y >= _P25519 or pow(product, (_P25519 - 1) // 2, _P25519) != 1:
+        _bad_key("it is no point of Ed25519 in its one encoding")
 
 
 def cose_key(key: PublicKey) -> dict[int, int | bytes]:
@@ -237,11 +257,13 @@ def read_sign1(data: bytes, *, max_bytes: int) -> Sign1:
             "its algorithm is no integer",
             "get it again from its author",
         )
-    kid = header.get(_HEADER_KID)
+    kid = None
+    if _HEADER_KID in header:  # a header that has one names a key: null is not "none"
+        kid = cbor.as_bytes(header[_HEADER_KID], "key id")
     return Sign1(
         protected=encoded,
         algorithm=algorithm,
-        kid=None if kid is None else cbor.as_bytes(kid, "key id"),
+        kid=kid,
         payload=None if payload is None else cbor.as_bytes(payload, "payload"),
         signature=cbor.as_bytes(signature, "signature", size=SIGNATURE_BYTES),
     )

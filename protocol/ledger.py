@@ -3,6 +3,9 @@
 Pure: every time is an argument, in Unix seconds. Two implementations exist, contracts/lib/*.sol and
 this one; tests/test_ledger_model.py drives both with the same operations and compares them.
 
+Rules: a status is active, halted or revoked. A state word with any other is no state of a release,
+whoever proved it: `known_status` refuses it, and so does all that judges by it.
+
 Signatures are not checked here: an act takes the set of accounts that approved it.
 """
 
@@ -14,8 +17,9 @@ from enum import IntEnum
 from typing import Self
 
 from protocol.digests import keccak256
+from protocol.errors import Untrusted
 from protocol.ids import DeviceId, ProductId
-from protocol.records import Device, HaltRule, Head, Product, State, Terms, word
+from protocol.records import Device, Governance, HaltRule, Head, Product, State, Terms, word
 
 COHORTS = 10_000
 MAX_HALTS = 255
@@ -111,15 +115,35 @@ class StateWord:
         return self.confirmed - self.base_confirmed, self.failed - self.base_failed
 
 
+def known_status(packed: int) -> Status:
+    """The status in `State.word`: active, halted or revoked; `Untrusted` for any other."""
+    status = StateWord.unpack(packed).status
+    if status not in (Status.ACTIVE, Status.HALTED, Status.REVOKED):
+        raise Untrusted(
+            "unknown-status",
+            "release refused",
+            f"the ledger has it in status {status}, which says neither active nor halted",
+            "update this software; if it is the newest, tell the maker",
+            status=status,
+        )
+    return Status(status)
+
+
 def clock(head: Head, now: int) -> int:
     """The product's clock: block time less all pauses; it stands still while paused."""
     running = now - head.paused_at if head.paused_at else 0
     return now - head.paused_total - running
 
 
-def start_of(head: Head, terms: Terms, now: int, release_delay: int, unanimous: bool) -> int:
+def release_delay(governance: Governance, approvals: int) -> int:
+    """Seconds a release waits: none if all N approved and N is above the threshold."""
+    spare = approvals == len(governance.approvers) and approvals > governance.threshold
+    return 0 if spare else governance.release_delay
+
+
+def start_of(head: Head, terms: Terms, now: int, delay: int) -> int:
     """`State.starts_at` of a release published at ``now``."""
-    earliest = clock(head, now) + (0 if unanimous else release_delay)
+    earliest = clock(head, now) + delay
     return max(earliest, terms.not_before - head.paused_total) if terms.not_before else earliest
 
 
@@ -157,14 +181,15 @@ def eligible(
 ) -> Reason:
     """Whether a device may install a release at ``now`` (block time), and if not, why.
 
-    The records must already be proven; nothing of them is checked here.
+    The records must already be proven; nothing of them is checked here but the status, which is
+    one that the contract writes: `Untrusted` as in `known_status` otherwise.
     """
-    w = StateWord.unpack(state.word)
+    w, status = StateWord.unpack(state.word), known_status(state.word)
     running = elapsed(product.head, state, now)
     checks = (
         (product.head.paused_at != 0, Reason.PRODUCT_PAUSED),
-        (w.status == Status.REVOKED, Reason.REVOKED),
-        (w.status == Status.HALTED, Reason.HALTED),
+        (status is Status.REVOKED, Reason.REVOKED),
+        (status is Status.HALTED, Reason.HALTED),
         (
             not terms.hardware_min <= device.hardware <= terms.hardware_max,
             Reason.WRONG_HARDWARE,
@@ -199,11 +224,9 @@ def halts(rule: HaltRule, w: StateWord) -> bool:
 # -- transitions of a release --------------------------------------------------------------------
 
 
-def published(head: Head, terms: Terms, now: int, release_delay: int, unanimous: bool) -> State:
+def published(head: Head, terms: Terms, now: int, delay: int) -> State:
     """The state a release is born with."""
-    return State(
-        start_of(head, terms, now, release_delay, unanimous), StateWord(Status.ACTIVE).pack()
-    )
+    return State(start_of(head, terms, now, delay), StateWord(Status.ACTIVE).pack())
 
 
 def halted(head: Head, state: State, now: int) -> State:

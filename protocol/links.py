@@ -58,7 +58,7 @@ def follow(
     """
     trusted, compared, previous, seals = validators, b"", 0, MAX_LINK_SEALS
     for raw in links:
-        link = read_link(raw, seals)  # a: it holds on its own
+        link = read_link(raw, seals, above=height, trusted=trusted)  # a: it holds on its own
         seals -= len(link.sealers)
         leads_on = link.number > height
         if leads_on:  # b
@@ -75,7 +75,10 @@ def follow(
                 "get the bundle again, from another source",
             )
         previous = link.number
-        if leads_on:  # e: otherwise it is passed over, as what it led to is trusted already
+        # e: otherwise it is passed over, as what it led to is trusted already. One that lists the
+        # trusted again is not refused: where a set came and went that nothing leads to, the way
+        # leads past it, from those before to the very same.
+        if leads_on:
             trusted = link.validators
     return Followed(trusted, compared)
 

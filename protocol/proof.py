@@ -109,7 +109,8 @@ class ProvenLink:
     number: int
     """Height of a block that lists them; the caller checks that it rises."""
     timestamp: int
-    """Seconds since 1970, UTC; the caller checks it against the trusting period."""
+    """Seconds since 1970, UTC. Nobody judges it: the trusting period counts from the block accepted
+    last, not from links."""
     block_hash: Hash
     validators: tuple[Address, ...]
     sealers: tuple[Address, ...]
@@ -183,11 +184,19 @@ def verify_state(
     )
 
 
-def read_link(header: bytes, most_seals: int = MAX_VALIDATORS) -> ProvenLink:
+def read_link(
+    header: bytes,
+    most_seals: int = MAX_VALIDATORS,
+    *,
+    above: int = 0,
+    trusted: Collection[Address] = (),
+) -> ProvenLink:
     """The block of ``header``, sealed by a quorum of those it lists: steps 1 to 4, without trust.
 
     A header with over ``most_seals`` seals is refused as ``too-many-seals``, before any is looked
-    at. Raises `Malformed` or `Untrusted`, with ``data["step"]``.
+    at; so is one of a block ``above`` which too few of ``trusted`` are listed, as ``no-overlap``:
+    whom it does not list cannot have sealed it. Raises `Malformed` or `Untrusted`, with
+    ``data["step"]``.
     """
     with _step(Step.BOUND):
         _bound(Proof(header, ()))
@@ -197,6 +206,8 @@ def read_link(header: bytes, most_seals: int = MAX_VALIDATORS) -> ProvenLink:
         if len(parsed.extra.seals) > most_seals:
             why = f"it has {len(parsed.extra.seals)} seals, {most_seals} more are looked at"
             raise _untrusted("too-many-seals", why)
+        if trusted and parsed.number > above:
+            _require_overlap(parsed.number, parsed.extra.validators, trusted)
         sealed_by = sealers(parsed)
     with _step(Step.SEAL_ORDER):
         _require_ascending(sealed_by)
@@ -222,13 +233,7 @@ def verify_link(header: bytes, trusted: Collection[Address]) -> ProvenLink:
 
 def require_believed(link: ProvenLink, trusted: Collection[Address]) -> None:
     """`Untrusted` as no-overlap unless ``trusted`` believe ``link``."""
-    if not link.believed_by(trusted):
-        raise Untrusted(
-            "no-overlap",
-            "validator link refused",
-            f"too few of the {len(trusted)} trusted validators sealed block {link.number}",
-            "fetch links with fewer changes each, or re-anchor with the recovery keys",
-        )
+    _require_overlap(link.number, link.sealers, trusted)
 
 
 def assemble(header: bytes, answer: Mapping[str, Any], trusted: Collection[Address] = ()) -> Proof:
@@ -250,6 +255,16 @@ def assemble(header: bytes, answer: Mapping[str, Any], trusted: Collection[Addre
     for slot in _distinct(slots):
         _word(storage_root, slot, pool)
     return Proof(encode_header(sealed), pool.spent())
+
+
+def _require_overlap(number: int, among: Collection[Address], trusted: Collection[Address]) -> None:
+    if len(set(trusted).intersection(among)) < quorum(len(trusted)):
+        raise Untrusted(
+            "no-overlap",
+            "validator link refused",
+            f"too few of the {len(trusted)} trusted validators can have sealed block {number}",
+            "fetch links with fewer changes each, or re-anchor with the recovery keys",
+        )
 
 
 def _bound(proof: Proof) -> None:

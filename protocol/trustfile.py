@@ -30,6 +30,7 @@ TRUSTING_PERIOD_DEFAULT = 365 * 24 * 3600
 FUTURE_TOLERANCE = 600
 """Seconds by which a header may lead a set clock (docs/spec/trust.md, T8)."""
 _MAX_CHAIN_ID = 2**53 - 1
+_MAX_NAME, _MAX_REGISTRY = 64, 512
 
 
 def _refuse(what: str, why: str) -> Malformed:
@@ -75,6 +76,14 @@ def _text(value: Any, name: str, most: int = 4096) -> str:
     if not isinstance(value, str) or len(value) > most:
         raise _refuse("trust file", f"{name} is not a text of at most {most} characters")
     return value
+
+
+def _shown(value: Any, name: str, most: int) -> str:
+    """A text that is printed beside a device's own words, and so has no control character in it."""
+    text = _text(value, name, most)
+    if not text.isprintable():
+        raise _refuse("trust file", f"{name} has characters in it that are not printed")
+    return text
 
 
 def _recovery_key(text: str) -> PublicKey:
@@ -180,7 +189,7 @@ class TrustFile:
             validators=validators,
             min_height=_integer(d["min_height"], "min_height", 2**63 - 1),
             product_id=ProductId.parse(_text(product["id"], "product id")),
-            product_name=_text(product["name"], "product name", 64),
+            product_name=_shown(product["name"], "product name", _MAX_NAME),
             signing_keys=tuple(
                 KeyId.parse(v) for v in _texts(d["signing_keys"], "signing_keys", 16)
             ),
@@ -188,7 +197,10 @@ class TrustFile:
             trusting_period=_integer(d["trusting_period"], "trusting_period", U32_MAX),
             recovery_threshold=threshold,
             recovery_keys=keys,
-            registries=tuple(_texts(d["registries"], "registries", 16)),
+            registries=tuple(
+                _shown(v, "a registry", _MAX_REGISTRY)
+                for v in _texts(d["registries"], "registries", 16)
+            ),
             embedded=d["embedded"],
         )
 

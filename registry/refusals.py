@@ -14,9 +14,11 @@ from protocol.errors import LedgerRefused
 from protocol.ids import Version
 from protocol.ledger import Status
 from registry.artifact import artifact
+from registry.clock import moment
 
 _RETRY = "take the record from the newest event and try again"
 _SHOW = "see `firmledger product show`"
+_TIMES = {"valid_until", "timestamp", "paused_at", "effective_at"}
 
 # error: (why, what to do)
 SENTENCES: dict[str, tuple[str, str]] = {
@@ -45,7 +47,7 @@ SENTENCES: dict[str, tuple[str, str]] = {
         f"let somebody act who holds that role; {_SHOW}",
     ),
     "ApprovalsExpired": (
-        "the approvals were valid until {valid_until} and the ledger's time is {timestamp}",
+        "the approvals were valid until {valid_until}, and the ledger's time is {timestamp}",
         "approve again",
     ),
     "TooFewApprovals": (
@@ -53,7 +55,8 @@ SENTENCES: dict[str, tuple[str, str]] = {
         "let more approvers approve, then give the same command again",
     ),
     "NotAnApprover": (
-        "{signer} signed and is not an approver, or signed something else",
+        "an approval is by {signer}, who is no approver; or it is of something else; or, if that is"
+        " all zeros, it is no valid signature",
         f"drop that approval, or approve exactly this; {_SHOW}",
     ),
     "SignersNotAscending": (
@@ -86,7 +89,7 @@ SENTENCES: dict[str, tuple[str, str]] = {
     ),
     "InvalidTerms": (
         "the terms are not valid in {field}",
-        "build the release again",
+        "build the release with other terms: the interface's Terms say what each may be",
     ),
     "InvalidRollout": (
         "phase {phase} of the rollout is not valid in {field}",
@@ -94,7 +97,7 @@ SENTENCES: dict[str, tuple[str, str]] = {
     ),
     "InvalidGovernance": (
         "the governance is not valid in {field}",
-        "mend that member; limits stand in docs/spec/commitments.md",
+        "mend that member; limits stand in docs/contract.md",
     ),
     "EpochMismatch": (
         "it is for epoch {given} and the ledger is at {expected}",
@@ -127,6 +130,10 @@ SENTENCES: dict[str, tuple[str, str]] = {
     "AlreadySuperseded": (
         "release {release_id} is superseded already",
         "there is nothing to do",
+    ),
+    "HaltedTooLong": (
+        "the release would have been halted for {halted_total} seconds, more than its record holds",
+        "publish a higher version instead",
     ),
     "HaltsExhausted": (
         "release {release_id} was halted too often to be resumed",
@@ -180,7 +187,7 @@ def refusal(data: bytes, function: str) -> LedgerRefused:
 
 
 def _shown(name: str, args: Mapping[str, Any]) -> dict[str, Any]:
-    shown = dict(args)
+    shown = {key: moment(value) if key in _TIMES else value for key, value in args.items()}
     if name == "VersionNotRising":
         shown = {key: Version(value) for key, value in args.items()}
     elif name == "WrongStatus":

@@ -45,8 +45,8 @@ def _published(j: Judged) -> None:
     gone = terms.hash_struct() in j.product.withdrawn
     j.expect(not gone, "terms-withdrawn", "publishes terms that an approver had withdrawn")
     signers = _signers(j, terms)
-    unanimous = {*signers} == {*j.governance.approvers}
-    j.expect_state(rules.published(head, terms, j.now, j.governance.release_delay, unanimous))
+    delay = rules.release_delay(j.governance, len({*signers} & {*j.governance.approvers}))
+    j.expect_state(rules.published(head, terms, j.now, delay))
 
 
 def _signers(j: Judged, terms: Terms) -> list[Address]:

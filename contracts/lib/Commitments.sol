@@ -61,7 +61,8 @@ library Commitments {
     // Calldata is hashed as it came, without a look at each value: this halves what a halt computes. It is
     // sound because a value out of its type's range hashes to what no record hashes to, so it matches no
     // commitment; and because whatever becomes a commitment is also carried by an event, whose encoder reads
-    // every value and refuses those out of range.
+    // every value and refuses those out of range. One thing has two spellings: the length of a list counts
+    // modulo 2^251 here. Nothing follows from it: Solidity's own reads of such a list revert.
 
     // -- commitments ---------------------------------------------------------------------------------
 

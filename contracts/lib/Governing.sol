@@ -105,6 +105,15 @@ library Governing {
         revert IReleaseLedger.InvalidGovernance(field);
     }
 
+    // -- what a rule asks for ------------------------------------------------------------------------
+
+    /// @notice Seconds that a release waits which so many approvers agreed to publish.
+    /// @dev Only above the threshold are all of them more than enough. Otherwise removing approvers, which is
+    /// immediate, would take the delay away, and lowering it has to wait.
+    function delayFor(IReleaseLedger.Governance calldata g, uint256 signers) internal pure returns (uint256) {
+        return signers == g.approvers.length && signers > g.threshold ? 0 : g.releaseDelay;
+    }
+
     // -- what a change does --------------------------------------------------------------------------
 
     /// @notice Whether M of N may make this change at once. Both are well formed.
@@ -117,8 +126,8 @@ library Governing {
     }
 
     /// @notice Whether this change takes `guardian` from the guardians and else only tightens. Both are well formed.
-    /// @dev For changes that wait. Exactly one seat: if two could be taken at once, M stolen approvers could take
-    /// every guardian's, and nobody who may halt would be left to cancel it.
+    /// @dev For changes that wait. Exactly one seat: of two guardians or more, M stolen approvers cannot take one
+    /// without leaving another who may cancel that. A guardian who is the only one has the delay, no more.
     function isRemoval(
         IReleaseLedger.Governance calldata from,
         IReleaseLedger.Governance calldata to,

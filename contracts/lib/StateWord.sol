@@ -92,7 +92,8 @@ library StateWord {
     /// @notice Halted to active at `clock`: the halted time is taken out, the halting rule counts afresh.
     function resumed(uint256 word, uint256 clock) internal pure returns (uint256) {
         uint256 total = haltedTotal(word) + clock - haltedAt(word);
-        require(total <= type(uint32).max); // 136 years of halts: stay halted rather than start early
+        // 136 years of halts: stay halted rather than start early
+        if (total > type(uint32).max) revert IReleaseLedger.HaltedTooLong(total);
         uint256 kept = U4 << FLAGS | uint256(type(uint8).max) << HALTS | uint256(type(uint8).max) << ATTESTED
             | uint256(type(uint64).max) << CONFIRMED | uint256(type(uint32).max) << LOG_SIZE;
         word &= kept;

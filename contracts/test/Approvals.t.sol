@@ -128,6 +128,17 @@ contract ApprovalsTest is Fixture {
         ledger.publish(product, t, a);
     }
 
+    function test_an_approval_on_chain_has_one_form() public {
+        IReleaseLedger.Terms memory t = _terms();
+        bytes32 digest = _digest(t);
+        vm.prank(approvers[1]);
+        ledger.approve(digest);
+        IReleaseLedger.Approvals memory a = _signed(digest, 2);
+        a.signatures[1] = IReleaseLedger.Signature(bytes32(uint256(uint160(approvers[1])) | 1 << 160), 0);
+        _refused(abi.encodeWithSelector(IReleaseLedger.NotAnApprover.selector, address(0)));
+        ledger.publish(product, t, a);
+    }
+
     function test_an_approval_on_chain_is_for_one_digest_and_one_account() public {
         IReleaseLedger.Terms memory t = _terms();
         bytes32 digest = _digest(t);

@@ -209,7 +209,8 @@ contract GovernanceTest is Fixture {
         _propose(next);
         _cancel(approvers[0], next);
         next = _next();
-        next.guardians = next.approvers;
+        next.approvers = _two(approvers[0], approvers[1]);
+        next.guardians = next.approvers; // whoever stays
         ledger.amend(productId, product, next, _agreed(next));
         _changed(next);
     }
@@ -522,6 +523,21 @@ contract GovernanceTest is Fixture {
             }
         }
         vm.assertEq(acts, 6, "restrictions");
+    }
+
+    /// @dev Lowered little by little, a key would last a thief for restrictions without end.
+    function test_a_watcher_retires_a_key_as_of_the_newest_release_only() public {
+        _publish();
+        IReleaseLedger.Terms memory t = _terms();
+        t.version += 1;
+        _publish(t, 2);
+        IReleaseLedger.Governance memory next = _next();
+        next.keys[0].validThrough = 1;
+        _notATightening(guardian, next, "keys");
+        next.keys[0].validThrough = 3;
+        _notATightening(guardian, next, "keys");
+        next.keys[0].validThrough = 2;
+        _restrict(guardian, next);
     }
 
     // -- pausing, the fleet, approvals on chain, withdrawals -----------------------------------------

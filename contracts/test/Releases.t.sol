@@ -24,6 +24,27 @@ contract ReleasesTest is Fixture {
         vm.assertTrue(_reason() == IReleaseLedger.Reason.CohortWaits || _reason() == IReleaseLedger.Reason.Eligible, "open");
     }
 
+    /// @dev Removing approvers is immediate; it must not take away a delay whose lowering waits.
+    function test_unanimity_counts_above_the_threshold_only() public {
+        IReleaseLedger.Governance memory next = _next();
+        next.approvers = _two(approvers[0], approvers[1]);
+        vm.prank(approvers[2]);
+        ledger.restrict(productId, product, next);
+        _changed(next);
+        _publish();
+        vm.assertEq(release.state.startsAt, START + 600, "both of two are no more than needed");
+    }
+
+    function test_not_before_does_not_cut_the_delay_short() public {
+        _pause();
+        vm.warp(START + 1_000);
+        _unpause();
+        IReleaseLedger.Terms memory t = _terms();
+        t.notBefore = START + 1_100; // START + 100 on the product's clock
+        _publish(t, 2);
+        vm.assertEq(release.state.startsAt, START + 600, "startsAt");
+    }
+
     function test_not_before_runs_on_the_products_clock() public {
         _pause();
         vm.warp(START + 1_000);
@@ -240,7 +261,7 @@ contract ReleasesTest is Fixture {
         _halt();
         vm.warp(START + 2 ** 32);
         IReleaseLedger.Approvals memory a = _decided(1, IReleaseLedger.Action.Resume, 1);
-        vm.expectRevert();
+        _refused(abi.encodeWithSelector(IReleaseLedger.HaltedTooLong.selector, 2 ** 32));
         ledger.resume(productId, product, release, a);
         vm.warp(START + 2 ** 32 - 1);
         _resume();

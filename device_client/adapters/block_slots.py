@@ -5,9 +5,12 @@ Guarantees:
 * A device in use (mounted, or opened exclusively by another) is refused, and ours is refused to
   others while it is open: O_EXCL, which the kernel honours for block devices. Only the slot being
   written is opened so; the running slot may be mounted.
+* Two slots that share a medium, under whatever names, are refused: when they are named, and again
+  before the first is opened for writing, by the descriptors that are read and written then.
 * Nothing is written beyond the device's end, and an image that does not fit is refused before its
   first byte.
 * After `sync` the device's cache is dropped (BLKFLSBUF), so that reading back asks the medium.
+  `cool` does as much as is possible for a slot that is in use: the pages of its own are dropped.
 
 A regular file may stand in for a device, as an image of one does; fsync and fadvise do the same
 for it.
@@ -23,6 +26,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from device_client.adapters.directory import fault, mapped
+from device_client.adapters.slot_media import require_apart
 from device_client.ports import Bytes
 from protocol.errors import LocalFault
 
@@ -33,14 +37,11 @@ class BlockSlots:
     """Implements `ports.SlotStore` over two devices. Not shared between threads."""
 
     def __init__(self, devices: Mapping[str, Path]) -> None:
-        """``devices``: the path of each slot; opened when first used, until `close`."""
-        if len({path.resolve() for path in devices.values()}) != len(devices):
-            raise LocalFault(
-                "slots-alike",
-                "the slots refused",
-                "both are the same device",
-                "name two devices in config.toml",
-            )
+        """``devices``: the path of each slot; opened when first used, until `close`.
+
+        `LocalFault` if two of them share a medium.
+        """
+        require_apart(devices)
         self._devices = dict(devices)
         self._writing: dict[str, int] = {}
         self._reading: dict[str, int] = {}
@@ -81,6 +82,11 @@ class BlockSlots:
                 fcntl.ioctl(descriptor, _BLKFLSBUF)
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
+    def cool(self, slot: str) -> None:
+        """Drop what is cached of a slot that is not written here; it may be mounted."""
+        with mapped(f"reading {self._devices[slot]}"):
+            os.posix_fadvise(self._reader(slot), 0, 0, os.POSIX_FADV_DONTNEED)
+
     def read(self, slot: str, offset: int, into: memoryview) -> int:
         """Fill ``into`` from ``offset``; how many bytes there were."""
         descriptor, done = self._reader(slot), 0
@@ -100,17 +106,26 @@ class BlockSlots:
 
     def _writer(self, slot: str) -> int:
         if slot not in self._writing:
-            path = self._devices[slot]
+            others = {name: self._reader(name) for name in self._devices if name != slot}
+            descriptor = self._exclusive(slot)
             try:
-                with mapped(f"opening {path}"):
-                    block = stat.S_ISBLK(path.stat().st_mode)
-                    flags = os.O_RDWR | os.O_CLOEXEC | (os.O_EXCL if block else 0)
-                    self._writing[slot] = os.open(path, flags)
-            except LocalFault as error:
-                if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EBUSY:
-                    raise _in_use(slot, path) from error
+                require_apart({**others, slot: descriptor})
+            except LocalFault:
+                os.close(descriptor)
                 raise
+            self._writing[slot] = descriptor
         return self._writing[slot]
+
+    def _exclusive(self, slot: str) -> int:
+        path = self._devices[slot]
+        try:
+            with mapped(f"opening {path}"):
+                block = stat.S_ISBLK(path.stat().st_mode)
+                return os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_EXCL if block else 0))
+        except LocalFault as error:
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EBUSY:
+                raise _in_use(slot, path) from error
+            raise
 
     def _reader(self, slot: str) -> int:
         if slot not in self._reading:

@@ -1,16 +1,17 @@
 """What real boards have in common: which slot runs, a way to boot again, and calls to tools.
 
-Guarantees: a tool is called without a shell, killed with all it started when its time is up, and
-what it prints is bounded; whatever goes wrong with it is a `LocalFault`.
+Guarantees: a tool is called without a shell, killed with its whole process group when its time is
+up or it talks too much, and what it prints is bounded; whatever goes wrong with it is a
+`LocalFault`. What left its session cannot be killed, but it is not waited for either.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import selectors
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,9 @@ MAX_OUTPUT = 64 * 1024
 MAX_COMMAND_LINE = 64 * 1024
 TOOL_SECONDS = 30.0
 REBOOT_SECONDS = 300.0
+_GLANCE = 0.05
+"""Seconds of silence after which it is looked whether a tool has ended."""
+
 TOKEN = "firmledger.slot="  # noqa: S105 - not a password: what the bootloader passes to the kernel
 
 
@@ -35,7 +39,8 @@ def call(
 ) -> str:
     """Run ``command`` (argv); what it printed, at most `MAX_OUTPUT` bytes of UTF-8.
 
-    ``environment`` is all the environment that it gets beside PATH; ``deadline`` in seconds.
+    ``environment`` is all the environment that it gets beside PATH; ``deadline`` in seconds;
+    ``stdin``: at most what a pipe holds (4 KiB are certain).
     `LocalFault` if it cannot be started, fails, talks too much, or does not end.
     """
     code, output = _run(command, deadline, stdin, environment or {})
@@ -56,6 +61,7 @@ def _run(
     command: Sequence[str], deadline: float, stdin: bytes, environment: Mapping[str, str]
 ) -> tuple[int | None, bytes]:
     """(exit code, output), or (None, what came until then) at the deadline."""
+    end = time.monotonic() + deadline
     try:
         process = subprocess.Popen(
             list(command),
@@ -67,25 +73,42 @@ def _run(
     except OSError as error:
         why = os.strerror(error.errno or 0)
         raise _failed(Path(command[0]).name, why, "tool-missing") from error
-    late = threading.Event()
-
-    def end() -> None:
-        late.set()
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-
-    timer = threading.Timer(deadline, end)
-    timer.start()
     assert process.stdin and process.stdout  # noqa: S101 - both were asked for
     try:
         with process.stdout:
             with contextlib.suppress(BrokenPipeError), process.stdin:
                 process.stdin.write(stdin)
-            output = process.stdout.read(MAX_OUTPUT + 1)
-        code = process.wait()
+            output = _output(process, process.stdout.fileno(), end)
+        if len(output) > MAX_OUTPUT:
+            return 0, output
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.wait(max(0.0, end - time.monotonic())), output
+        return None, output
     finally:
-        timer.cancel()
-    return (None if late.is_set() else code), output
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _output(process: subprocess.Popen[bytes], pipe: int, end: float) -> bytes:
+    """What it prints until it closes the pipe, has ended, has said too much, or is late.
+
+    That it has ended counts by itself: what left its session may hold the pipe open for ever.
+    """
+    output = bytearray()
+    with selectors.DefaultSelector() as waiting:
+        waiting.register(pipe, selectors.EVENT_READ)
+        while len(output) <= MAX_OUTPUT and (left := end - time.monotonic()) > 0:
+            ended = process.poll() is not None  # asked first: what it printed last is there then
+            if waiting.select(0 if ended else min(_GLANCE, left)):
+                piece = os.read(pipe, MAX_OUTPUT + 1 - len(output))
+                output += piece
+                if not piece:
+                    break
+            elif ended:
+                break
+    return bytes(output)
 
 
 def _failed(name: str, why: str, reason: str = "tool-failed") -> LocalFault:
@@ -114,6 +137,11 @@ class CommandLine:
                 f"let the bootloader add {TOKEN}a or {TOKEN}b to the kernel's command line",
             )
         return named[0]
+
+
+def reboot_command() -> list[str]:
+    """What boots a machine again, where config.toml does not say otherwise."""
+    return ["systemctl", "reboot"]
 
 
 class Restart:

@@ -3,16 +3,25 @@
 A backend is named in ``config.toml`` by ``boot = "…"``, and has a table of its own; `Board` reads
 both strictly, as all settings are read.
 
-To add a backend, say ``lilo``:
+To add a backend for a board, say ``lilo``:
 
-1. Write ``lilo_boot.py`` beside this file: one class with the methods of `Backend`; what each has
-   to do is said in `ports.BootControl`, and `UBootEnvironment` is the plainest example. What a step
-   does to the record is in `core.slots` (``vacated``, ``armed``, ``kept``, ``given_up``): read the
-   record, apply the rule, write the result as one atomic, durable change, or nothing if it stands
-   there already. Which slot runs is told from outside (`CommandLine`), as is a reboot (`Restart`).
-2. Here, a table of its settings, whose ``open`` makes the class; a field of its name in `Board`.
-3. In tests/device_client/boot/boards.py a board with a bootloader for it; test_contract.py, which
-   drives every backend beside the rules, then drives yours. A page under docs/boot.
+1. Write ``lilo_boot.py`` beside this file. Its class has the six methods of `Backend`: ``record``,
+   ``vacate``, ``arm``, ``settle`` and ``reboot``, which `ports.BootControl` describes, and
+   ``provision``, which writes the first record of a new device and is what `init` calls.
+   What a step does to the record is in `core.slots` (``vacated``, ``armed``, ``kept``,
+   ``given_up``): read the record, apply the rule, write the result as one atomic, durable change,
+   or nothing if it stands there already. What cannot be read is a `LocalFault` with the reason
+   ``boot-record-damaged``. Which slot runs is told from outside (`board.CommandLine`), as is a
+   reboot (`board.Restart`); tools are called by `board.call`. `UBootEnvironment` is the plainest.
+2. In the same file, a frozen dataclass with the settings of its table ``[lilo]``, each of type str,
+   int, bool or list[str] and with a default, and the method ``open(disk)``, which makes (the class,
+   what says which slot runs). Where the bootloader cannot count to 255, ``most_attempts``.
+3. Here, one line in `REAL`.
+
+It works from then on: `init --boot lilo --board FILE`, and whatever else reads config.toml. To keep
+it so: in tests/device_client/boot/boards.py a `Board` with a bootloader for it, and
+test_contract.py drives yours beside the rules; its tables in machines.py, and test_killed.py kills
+it; a page docs/boot/lilo.md. test_adding.py does these steps with a backend of its own.
 
 Backends are loaded only where they are used, for `status` has to be cheap.
 """
@@ -22,14 +31,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
 from device_client.adapters.directory import Directory
 from device_client.adapters.file_slots import MAX_SLOT_BYTES, FileSlots, region
-from device_client.core.slots import SLOTS, BootRecord
-from device_client.ports import BootControl, HealthCheck, SlotStore
+from device_client.adapters.slot_media import require_apart
+from device_client.core.slots import MAX_ATTEMPTS, SLOTS, BootRecord
+from device_client.ports import BootControl, Disk, HealthCheck, SlotStore
 from protocol.errors import Misuse
 
 _MAX_SECONDS = 24 * 3600
@@ -42,63 +53,24 @@ class Backend(BootControl, Protocol):
         """Write the first record of a new device."""
 
 
+class Table(Protocol):
+    """The settings of a real board's backend; a dataclass."""
+
+    def open(self, disk: Disk) -> Opened:
+        """The backend; ``disk`` keeps what its bootloader cannot."""
+
+
 Opened = tuple[Backend, Callable[[], str]]
 """A real board's backend, and what says which slot runs."""
 
+REAL = {
+    "uboot": "device_client.adapters.uboot_boot:UBootTable",
+    "grub": "device_client.adapters.grub_boot:GrubTable",
+    "command": "device_client.adapters.command_boot:CommandTable",
+}
+"""Backends of real boards (what runs there was not put there by `init`): where each table is."""
 
-def _reboot() -> list[str]:
-    return ["systemctl", "reboot"]
-
-
-@dataclass(frozen=True)
-class UBootTable:
-    """``[uboot]``: the tools' configuration, where the running slot is told, how to reboot."""
-
-    config: str = "/etc/fw_env.config"
-    command_line: str = "/proc/cmdline"
-    reboot: list[str] = field(default_factory=_reboot)
-
-    def open(self, disk: Directory) -> Opened:
-        """The backend."""
-        from device_client.adapters.board import CommandLine, Restart
-        from device_client.adapters.uboot_boot import UBootEnvironment
-
-        running = CommandLine(Path(self.command_line))
-        return UBootEnvironment(running, Restart(self.reboot), Path(self.config)), running
-
-
-@dataclass(frozen=True)
-class GrubTable:
-    """``[grub]``: the environment block, where the running slot is told, how to reboot."""
-
-    block: str = "/boot/grub/grubenv"
-    command_line: str = "/proc/cmdline"
-    reboot: list[str] = field(default_factory=_reboot)
-
-    def open(self, disk: Directory) -> Opened:
-        """The backend."""
-        from device_client.adapters.board import CommandLine, Restart
-        from device_client.adapters.grub_boot import GrubEnvironment
-
-        running = CommandLine(Path(self.command_line))
-        return GrubEnvironment(running, Restart(self.reboot), Path(self.block)), running
-
-
-@dataclass(frozen=True)
-class CommandTable:
-    """``[command]``: argv of the board's command, its deadline in seconds, how to reboot."""
-
-    argv: list[str] = field(default_factory=list)
-    deadline: int = 30
-    reboot: list[str] = field(default_factory=_reboot)
-
-    def open(self, disk: Directory) -> Opened:
-        """The backend; ``disk`` keeps what the command cannot."""
-        from device_client.adapters.board import Restart
-        from device_client.adapters.command_boot import CommandBoot
-
-        boot = CommandBoot(disk, self.argv, Restart(self.reboot), self.deadline)
-        return boot, boot.current
+BACKENDS = ("virtual", *REAL, "qemu")
 
 
 @dataclass(frozen=True)
@@ -124,26 +96,36 @@ class SlotsTable:
 
 
 @dataclass(frozen=True)
+class VirtualTable:
+    """Nothing to settle."""
+
+
+@dataclass(frozen=True)
 class Board:
-    """The backend's name, and all tables."""
+    """The backend's name, its table (None: as it is by default), and the slots."""
 
     boot: str = "virtual"
-    uboot: UBootTable = field(default_factory=UBootTable)
-    grub: GrubTable = field(default_factory=GrubTable)
-    command: CommandTable = field(default_factory=CommandTable)
-    qemu: QemuTable = field(default_factory=QemuTable)
+    table: Any = None
     slots: SlotsTable = field(default_factory=SlotsTable)
+
+    def __post_init__(self) -> None:
+        """Fill in the default table."""
+        if self.table is None:
+            object.__setattr__(self, "table", _kind(self.boot)())
 
     @classmethod
     def parse(cls, boot: Any, tables: Mapping[str, Mapping[str, Any]]) -> Board:
         """The board of these tables; `Misuse` for a name, a type or a value that is none."""
-        if boot not in BACKENDS:
+        if boot not in ("virtual", "qemu", *REAL):
             raise _wrong(f"boot is one of {', '.join(BACKENDS)}, not {str(boot)[:40]!r}")
-        board = cls(boot)
-        for name, values in tables.items():
-            if name not in (boot, "slots") or name not in _TABLES:
+        for name in tables:
+            if name not in (boot, "slots") or name == "virtual":
                 raise _wrong(f"table [{name[:40]}] does not belong to boot = {boot!r}")
-            board = replace(board, **{name: _table(name, values)})
+        board = cls(
+            boot,
+            _table(boot, _kind(boot), tables.get(boot, {})),
+            _table("slots", SlotsTable, tables.get("slots", {})),
+        )
         board._check()
         return board
 
@@ -154,17 +136,20 @@ class Board:
             raise _wrong(f"boot = {self.boot!r} needs the two devices in [slots]")
         if self.boot == "qemu" and self.slots.a:
             raise _wrong("boot = 'qemu' boots files, not devices")
-        if self.boot == "command" and not self.command.argv:
-            raise _wrong("[command] argv is missing")
+        if getattr(self.table, "argv", True) == []:
+            raise _wrong(f"[{self.boot}] argv is missing")
+
+    @property
+    def most_attempts(self) -> int:
+        """Boots that a trial may be allowed; a table names what its bootloader can count to."""
+        return getattr(self.table, "most_attempts", MAX_ATTEMPTS)
 
     def to_toml(self) -> str:
         """The backend's name and the tables it reads, to follow the other settings."""
         lines = [f"\n# {' | '.join(BACKENDS)}; docs/boot has a page for each"]
         lines += [f"boot = {json.dumps(self.boot)}"]
-        names = [name for name in (self.boot, "slots") if name in _TABLES]
-        for name in names:
-            table = getattr(self, name)
-            if name == "slots" and not table.a:
+        for name, table in ((self.boot, self.table), ("slots", self.slots)):
+            if not fields(table) or table == SlotsTable():
                 continue
             lines.append(f"\n[{name}]")
             lines += [f"{f.name} = {json.dumps(getattr(table, f.name))}" for f in fields(table)]
@@ -177,14 +162,15 @@ class Board:
         return {slot: root / region(slot) for slot in SLOTS}
 
 
-_TABLES: Mapping[str, Any] = {f.name: f.default_factory for f in fields(Board) if f.name != "boot"}
-BACKENDS = ("virtual", *(name for name in _TABLES if name != "slots"))
-REAL = frozenset(name for name, table in _TABLES.items() if hasattr(table, "open"))
-"""Backends of real boards: what runs there was not put there by `init`."""
+def _kind(boot: str) -> Any:
+    """The class of a backend's table; a real one's is loaded with the backend."""
+    if boot not in REAL:
+        return QemuTable if boot == "qemu" else VirtualTable
+    module, _, name = REAL[boot].partition(":")
+    return getattr(import_module(module), name)
 
 
-def _table(name: str, values: Mapping[str, Any]) -> Any:
-    kind = _TABLES[name]
+def _table(name: str, kind: Any, values: Mapping[str, Any]) -> Any:
     defaults = kind()
     known = {f.name for f in fields(kind)}
     for key, value in values.items():
@@ -209,9 +195,13 @@ def _wrong(why: str) -> Misuse:
 
 @dataclass
 class OpenBoard:
-    """A board's open ports; ``health`` where the backend brings a health check of its own."""
+    """A board's open ports; ``health`` where the backend brings a health check of its own.
+
+    ``cool`` makes the next read of a slot ask the medium, where the slot is in use as well.
+    """
 
     slots: SlotStore
+    cool: Callable[[str], None]
     boot: Backend
     running: Callable[[], str] | None
     health: HealthCheck | None
@@ -221,28 +211,33 @@ class OpenBoard:
 def open_board(board: Board, root: Path, disk: Directory, capacity: int = 0) -> OpenBoard:
     """The slots and the boot backend of the device in ``root``, until ``closing`` is closed.
 
-    ``capacity``: bytes of a slot that is a file; 0: as many as the disk has.
+    ``capacity``: bytes of a slot that is a file; 0: as many as the disk has. `LocalFault` if both
+    slots lie on one medium, under whatever names.
     """
     closing = ExitStack()
     paths = board.paths(root)
     slots: SlotStore = FileSlots(disk, capacity or MAX_SLOT_BYTES)
+    cool = slots.sync
     if board.slots.a:
         from device_client.adapters.block_slots import BlockSlots
 
         slots = block = BlockSlots(paths)
+        cool = block.cool
         closing.callback(block.close)
+    else:
+        require_apart(paths)
     if board.boot in REAL:
-        boot, running = getattr(board, board.boot).open(disk)
-        return OpenBoard(slots, boot, running, None, closing)
+        boot, running = board.table.open(disk)
+        return OpenBoard(slots, cool, boot, running, None, closing)
     from device_client.adapters.virtual_boot import VirtualBoot
 
     virtual = VirtualBoot(disk, slots)
     if board.boot == "virtual":
-        return OpenBoard(slots, virtual, None, None, closing)
+        return OpenBoard(slots, cool, virtual, None, None, closing)
     from device_client.adapters.qemu_boot import ConsoleHealth, Machine, QemuBoot
 
-    machine = Machine(root / "console.log", board.qemu.argv)
+    machine = Machine(root / "console.log", board.table.argv)
     closing.callback(machine.power_off)
-    boot = QemuBoot(virtual, machine, paths, board.qemu.deadline)
-    health = ConsoleHealth(machine, paths, board.qemu.console, board.qemu.deadline)
-    return OpenBoard(slots, boot, None, health, closing)
+    boot = QemuBoot(virtual, machine, paths, board.table.deadline)
+    health = ConsoleHealth(machine, paths, board.table.console, board.table.deadline)
+    return OpenBoard(slots, cool, boot, None, health, closing)

@@ -31,9 +31,10 @@ that was allowed.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
-from device_client.adapters.board import TOOL_SECONDS, call
+from device_client.adapters.board import TOOL_SECONDS, Restart, call, reboot_command
+from device_client.adapters.boot_backends import Opened
 from device_client.core import copies
 from device_client.core.slots import (
     BOOT_MAGIC,
@@ -190,3 +191,17 @@ class CommandBoot:
         buffer = bytearray(copies.HEAD_BYTES + RECORD_BYTES)
         count = self._disk.read(REGION, place * _COPY_BYTES, memoryview(buffer))
         return bytes(buffer[:count])
+
+
+@dataclass(frozen=True)
+class CommandTable:
+    """``[command]``: argv of the board's command, its deadline in seconds, how to reboot."""
+
+    argv: list[str] = field(default_factory=list)
+    deadline: int = 30
+    reboot: list[str] = field(default_factory=reboot_command)
+
+    def open(self, disk: Disk) -> Opened:
+        """The backend; ``disk`` keeps what the command cannot."""
+        boot = CommandBoot(disk, self.argv, Restart(self.reboot), self.deadline)
+        return boot, boot.current

@@ -28,9 +28,12 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 
+from device_client.adapters.board import CommandLine, Restart, reboot_command
+from device_client.adapters.boot_backends import Opened
 from device_client.adapters.directory import mapped
 from device_client.core.slots import (
     SLOTS,
@@ -43,6 +46,7 @@ from device_client.core.slots import (
     other,
     vacated,
 )
+from device_client.ports import Disk
 from protocol.errors import LocalFault, Misuse
 from protocol.ids import Digest, Version
 
@@ -208,6 +212,22 @@ class GrubEnvironment:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
+
+
+@dataclass(frozen=True)
+class GrubTable:
+    """``[grub]``: the environment block, where the running slot is told, how to reboot."""
+
+    most_attempts: ClassVar[int] = MAX_TRIES
+
+    block: str = "/boot/grub/grubenv"
+    command_line: str = "/proc/cmdline"
+    reboot: list[str] = field(default_factory=reboot_command)
+
+    def open(self, disk: Disk) -> Opened:
+        """The backend."""
+        running = CommandLine(Path(self.command_line))
+        return GrubEnvironment(running, Restart(self.reboot), Path(self.block)), running
 
 
 def _image(entry: Entry) -> str:

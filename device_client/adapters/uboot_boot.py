@@ -23,12 +23,21 @@ The bootloader's part is in docs/boot/uboot.md; it says on the kernel's command 
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from device_client.adapters.board import TOOL_SECONDS, call
+from device_client.adapters.board import (
+    TOOL_SECONDS,
+    CommandLine,
+    Restart,
+    call,
+    reboot_command,
+)
+from device_client.adapters.boot_backends import Opened
 from device_client.adapters.directory import mapped, read_bounded
 from device_client.core.slots import (
     MAX_ATTEMPTS,
@@ -41,6 +50,7 @@ from device_client.core.slots import (
     kept,
     vacated,
 )
+from device_client.ports import Disk
 from protocol.errors import LocalFault
 from protocol.ids import U32_MAX, U64_MAX, Digest, Version
 
@@ -115,14 +125,36 @@ class UBootEnvironment:
         return parse({name: value for name, _, value in pairs})
 
     def _sync(self) -> None:
-        """What is read is believed only once durable: a killed `fw_setenv` may not have synced."""
+        """What is read is believed only once durable: a killed `fw_setenv` may not have synced.
+
+        Raw flash has nothing to sync, and says so: a write to its character device is in the flash
+        when it returns. Any other file that cannot be synced is a fault.
+        """
         for path in environment_files(self._config):
             with mapped(f"making {path} durable"):
                 descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
                 try:
                     os.fsync(descriptor)
+                except OSError as error:
+                    raw = stat.S_ISCHR(os.fstat(descriptor).st_mode)
+                    if error.errno != errno.EINVAL or not raw:
+                        raise
                 finally:
                     os.close(descriptor)
+
+
+@dataclass(frozen=True)
+class UBootTable:
+    """``[uboot]``: the tools' configuration, where the running slot is told, how to reboot."""
+
+    config: str = "/etc/fw_env.config"
+    command_line: str = "/proc/cmdline"
+    reboot: list[str] = field(default_factory=reboot_command)
+
+    def open(self, disk: Disk) -> Opened:
+        """The backend."""
+        running = CommandLine(Path(self.command_line))
+        return UBootEnvironment(running, Restart(self.reboot), Path(self.config)), running
 
 
 def environment_files(config: Path) -> list[Path]:

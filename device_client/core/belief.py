@@ -119,7 +119,10 @@ def _bounded(value: Any, what: str, least: int, most: int) -> list[Any]:
 def _status(item: Any) -> tuple[int, int]:
     row = cbor.as_list(item, "status", size=2)
     release_id = cbor.as_uint(row[0], "release id", maximum=U32_MAX)
-    return release_id, cbor.as_uint(row[1], "status", maximum=max(Status))
+    status = cbor.as_uint(row[1], "status", maximum=max(Status))
+    if status == Status.NONE:
+        raise _damaged("a release in it has no status")
+    return release_id, status
 
 
 def _damaged(why: str) -> Malformed:

@@ -28,7 +28,7 @@ from protocol.bundle import Anchor, Fresh, View, prove
 from protocol.errors import FirmledgerError, Refused, Untrusted, step
 from protocol.header import parse_header
 from protocol.ids import Address
-from protocol.ledger import StateWord
+from protocol.ledger import known_status
 from protocol.links import Contradiction, Followed, follow, require_one_block
 from protocol.trustfile import FUTURE_TOLERANCE, TRUSTING_PERIOD_DEFAULT
 
@@ -83,7 +83,7 @@ def advance(
         followed = _follow(state, fresh.links)
     view = _proved(state, fresh, state.anchor(pinned, followed.validators), followed)
     with step(Step.HEIGHT):
-        _require_height(view, max(state.height, _number(followed.compared)))
+        _require_height(view, state.height, _number(followed.compared))
     _require_one_block(state, followed, view.header)
     with step(Step.TIME):
         _require_time(view, state)
@@ -166,7 +166,16 @@ def _proved(state: TrustState, fresh: Fresh, anchor: Anchor, followed: Followed)
         raise
 
 
-def _require_height(view: View, height: int) -> None:
+def _require_height(view: View, height: int, linked: int) -> None:
+    if height <= view.number < linked:
+        raise Untrusted(
+            "below-trusted-height",
+            "bundle refused",
+            f"it shows block {view.number}, its own links lead to block {linked}",
+            "get the bundle again, from another source",
+            shown=view.number,
+            linked=linked,
+        )
     if view.number < height:
         raise Untrusted(
             "below-trusted-height",
@@ -212,8 +221,7 @@ def _require_past(view: View, clock: int | None) -> None:
 def _moved(state: TrustState, view: View, validators: tuple[Address, ...]) -> TrustState:
     statuses = dict(state.statuses)
     if view.release is not None:
-        status = StateWord.unpack(view.release.state.word).status
-        statuses[view.release.release_id] = status
+        statuses[view.release.release_id] = known_status(view.release.state.word)
     kept = sorted(statuses.items())[-KEPT_STATUSES:]
     return replace(
         state,

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from protocol.errors import Misuse
+from registry.clock import moment
 from registry.commands import governance, propose, recovery
 from registry.commands.desk import SETTLE_SECONDS, Json, answer, desk_of
-from registry.commands.shown import moment, pending, roles
+from registry.commands.shown import pending, roles
 from registry.commands.values import parse_halt_rule, parse_hardware
 from registry.rollout import parse_duration
 

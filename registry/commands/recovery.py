@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from protocol.errors import Misuse
+from registry.clock import moment
 from registry.commands.desk import Desk, Json, answer, desk_of, say
 from registry.commands.governance import Name
-from registry.commands.shown import moment
 
 if TYPE_CHECKING:
     from protocol.reanchor import Reanchor

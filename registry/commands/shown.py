@@ -7,10 +7,10 @@ their names.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from protocol.errors import Refused
+from registry.clock import moment
 from registry.commands.desk import answer, say
 from registry.rollout import write_time
 
@@ -161,11 +161,6 @@ def watchers_of(rules: Governance) -> list[bytes]:
     from registry.changes import watchers
 
     return sorted(watchers(rules))
-
-
-def moment(seconds: int) -> str:
-    """A time for people: UTC, to the second."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def effective_at(found: Any) -> int:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from protocol import ledger as rules
-from protocol.ids import Address, Hash, ProductId
+from protocol.ids import U32_MAX, Address, Hash, ProductId
 from protocol.ledger import StateWord, Status
 from protocol.records import (
     Action,
@@ -147,6 +147,8 @@ class Model:
         digest = self.ledger.digest(message)
         signers: list[bytes] = []
         for r, vs in signatures:
+            if vs == ZERO and any(r[:12]):
+                raise Refused("NotAnApprover", bytes(20))
             signer = recover(digest, r, vs)
             if vs == ZERO and (digest, signer) not in self.approved:
                 raise Refused("NotApprovedOnChain", digest, signer)
@@ -296,8 +298,8 @@ class Model:
         if (pid, hashed) in self.withdrawn:
             raise Refused("TermsAreWithdrawn", pid, hashed)
         signers = self._approvals(Approval(terms, g.epoch, given[0]), g, given, now)
-        unanimous = len(signers) == len(g.approvers)
-        state = rules.published(head, terms, now, g.release_delay, unanimous)
+        delay = rules.release_delay(g, len(signers))
+        state = rules.published(head, terms, now, delay)
         release_id = head.latest_release + 1
         self.releases[pid, release_id] = Kept(terms, state)
         self.images[pid, terms.image_digest] = release_id
@@ -339,6 +341,10 @@ class Model:
             raise Refused("HaltsExhausted", release.release_id)
         g = governed.in_effect(now)
         self._decided(pid, release.release_id, Action.RESUME, nonce, g, given, now)
+        halted = StateWord.unpack(kept.state.word)
+        total = halted.halted_total + rules.clock(governed.head, now) - halted.halted_at
+        if total > U32_MAX:
+            raise Refused("HaltedTooLong", total)
         kept.state = rules.resumed(governed.head, kept.state, now)
 
     def supersede(

@@ -278,6 +278,25 @@ def test_the_255th_halt_is_the_last(flow: Flow) -> None:
     flow.refused("HaltsExhausted", "owner", "resume", *on, flow.release(), last)
 
 
+def test_halts_of_more_than_136_years_cannot_be_resumed(flow: Flow) -> None:
+    flow.publish(flow.terms(), "alice", "bob")
+    on = (flow.pid, flow.product)
+    flow.accepted("guard", "halt", *on, flow.release(), "")
+    flow.wait = 2**32 + 1
+    resume = flow.decision(Action.RESUME, 1)
+    flow.refused("HaltedTooLong", "owner", "resume", *on, flow.release(), resume)
+    assert data(flow) == (2**32 + 1,)
+
+
+def test_both_of_two_do_not_skip_the_delay(flow: Flow) -> None:
+    before = flow.product.governance
+    following = changed(before, approvers=addresses("alice", "bob"))
+    flow.accepted("carol", "restrict", flow.pid, flow.product, following)
+    published = flow.now
+    flow.publish(flow.terms(), "alice", "bob")
+    assert flow.release().state.starts_at == published + before.release_delay
+
+
 def _agreed(flow: Flow) -> Any:
     decision = Decision(flow.pid, 1, Action.RESUME, 0, flow.product.governance.epoch, FAR)
     return flow.signed(decision, "alice", "bob")

@@ -157,7 +157,7 @@ class Chain:
     def publish(self, made: Made) -> int:
         self.tick()
         release_id, terms = self.head.latest_release + 1, made.static.terms
-        state = ledger.published(self.head, terms, self.time, 0, True)
+        state = ledger.published(self.head, terms, self.time, 0)
         self.releases[release_id] = made, state
         self.head = dataclasses.replace(
             self.head,

@@ -564,7 +564,12 @@ def test_an_update_that_is_stopped_goes_on_where_it_was(shop: Shop, number: sign
         config = shop.folder / "dev/config.toml"
         config.write_text(config.read_text().replace(f'"{shop.url}", ', ""))
         process = subprocess.Popen(
-            [*command, "update", "--yes"], stderr=subprocess.PIPE, text=True, env=environment
+            [*command, "update", "--yes"],
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+            # A shell starts its background jobs with interrupts ignored, and children inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         try:
             slot = shop.folder / "dev/slots/b.img"

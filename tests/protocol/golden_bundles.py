@@ -258,6 +258,10 @@ def unproven() -> Iterator[Case]:
     invented = GOOD.fresh(claimed=replace(GOOD.release, release_id=2))
     yield Case("a release nobody published", Bundle(invented, static).encode(), step=10,
                reason="not-on-ledger")  # fmt: skip
+    for status in (0, 4, 15):
+        word = GOOD.state.word & ~15 | status
+        odd = replace(GOOD, state=replace(GOOD.state, word=word))
+        yield Case(f"sealed in status {status}", _whole(odd), step=10, reason="unknown-status")
     yield Case("its releases hidden", Bundle(empty_fresh(GOOD)).encode(), step=10,
                reason="release-missing")  # fmt: skip
 
@@ -277,6 +281,10 @@ def unagreed() -> Iterator[Case]:
     yield Case("signed by a stranger", _whole(stranger), step=12, reason="unknown-key")
     yield Case("the key was revoked", _whole(with_key(GOOD, 0)), step=12, reason="key-revoked")
     yield Case("a key listed that is none", _whole(no_key), step=12, reason="bad-key")
+    for name, y in (("of small order", bytes(32)), ("that is no point", b"\x02" + bytes(31))):
+        odd = bytes.fromhex("a301012006215820") + y
+        listed = replace(stranger, signer=odd, product=with_raw_key(stranger.product, odd))
+        yield Case(f"a key listed {name}", _whole(listed), step=12, reason="bad-key")
     later = replace(with_key(GOOD, 1), release_id=2)
     later = replace(later, product=replace(later.product, head=Head(2, later.terms.version, 1)))
     yield Case("the key was retired before", _whole(later), step=12, reason="key-retired")

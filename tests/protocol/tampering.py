@@ -74,6 +74,17 @@ def _block(change: Callable[[list[Any]], None], envelope: bytes = samples.ENVELO
     return _envelope(members | {suit.AUTHENTICATION: cbor.dumps([authenticated, changed])})
 
 
+def _null_kid() -> bytes:
+    """Genuinely signed, with a protected header that says null where a key id may stand."""
+    members = _members(samples.ENVELOPE)
+    authenticated, _ = cbor.loads(members[suit.AUTHENTICATION], max_bytes=4096)
+    protected = cbor.dumps({1: cose.ED25519, 4: None})
+    message = cbor.dumps(["Signature1", protected, b"", authenticated])
+    signature = cose.signer(samples.SIGNING).sign(message)
+    block = cbor.dumps(cbor.Tag(cose.TAG_SIGN1, [protected, {}, None, signature]))
+    return _envelope(members | {suit.AUTHENTICATION: cbor.dumps([authenticated, block])})
+
+
 def _two_blocks() -> bytes:
     members = _members(samples.ENVELOPE)
     authenticated, block = cbor.loads(members[suit.AUTHENTICATION], max_bytes=4096)
@@ -108,6 +119,7 @@ def envelopes() -> dict[str, tuple[bytes, str]]:
         "signed by a stranger": (stranger, "unknown-key"),
         "another manifest": (_other_manifest(), "manifest-digest"),
         "two signatures": (_two_blocks(), "unexpected-structure"),
+        "a key id that is null": (_null_kid(), "unexpected-structure"),
         "an unprotected header": (
             _block(lambda parts: parts.__setitem__(1, {4: b"x"})),
             "unexpected-structure",

@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol import cbor, cose, manifest, payload, suit
+from protocol import cbor, cose, manifest, payload, receipt, suit
 from protocol.errors import FirmledgerError, Malformed, Misuse, Untrusted
 from protocol.ids import KeyId, ProductId, Version
 from tests.protocol import golden_formats, samples, structures, tampering
+from tests.twin import verifier
 
 OURS = {
     "Ed25519": samples.ENVELOPE,
@@ -265,6 +266,59 @@ def test_bad_keys_are_refused() -> None:
             cose.p256_private_key(secret)
     with pytest.raises(Malformed):
         cose.ed25519_private_key(b"x")
+
+
+SMALL_ORDER = [
+    y + sign
+    for y, signs in (
+        ("0100000000000000000000000000000000000000000000000000000000000000", "0"),
+        ("ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f", "0"),
+        ("0000000000000000000000000000000000000000000000000000000000000000", "01"),
+        ("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05", "01"),
+        ("c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a", "01"),
+    )
+    for sign in signs
+]
+"""The eight points whose order divides 8, and the sign of x."""
+
+
+@pytest.mark.parametrize("text", SMALL_ORDER)
+def test_ed25519_keys_of_small_order_are_no_keys(text: str) -> None:
+    number = int.from_bytes(bytes.fromhex(text[:64]), "little") | int(text[64]) << 255
+    raw = number.to_bytes(32, "little")
+    for read in (lambda: cose.PublicKey(cose.Curve.ED25519, raw), lambda: receipt.device_id(raw)):
+        with pytest.raises(Malformed) as caught:
+            read()
+        assert caught.value.reason == "bad-key" and "small order" in caught.value.why
+    with pytest.raises(verifier.Refusal):
+        verifier.edwards_key(raw)
+
+
+def test_what_is_no_point_in_its_one_encoding_is_no_ed25519_key() -> None:
+    """A y from p on, a sign where x is 0, and half of all other numbers; the twin agrees."""
+    prime = 2**255 - 19
+    numbers = [*range(prime - 30, 2**255), *range(40), *(1 << 255 | y for y in (1, 4, prime - 1))]
+    accepted = set()
+    for number in numbers:
+        raw = number.to_bytes(32, "little")
+        try:
+            cose.PublicKey(cose.Curve.ED25519, raw)
+            accepted.add(number)
+        except Malformed:
+            with pytest.raises(verifier.Refusal):
+                verifier.edwards_key(raw)
+        else:
+            verifier.edwards_key(raw)
+    assert {3, 4, 1 << 255 | 4} <= accepted and not {0, 1, 2, 1 << 255 | 1} & accepted
+    assert max(number for number in accepted if number < 1 << 255) < prime - 1
+
+
+def test_a_key_has_one_encoding() -> None:
+    raw = cose.public_key_to_bytes(samples.SIGNING_PUBLIC)
+    assert cose.public_key_from_bytes(raw) == samples.SIGNING_PUBLIC
+    with pytest.raises(Malformed) as caught:  # 1: true, which equals 1 where it is compared
+        cose.public_key_from_bytes(raw.replace(b"\xa3\x01\x01", b"\xa3\x01\xf5"))
+    assert caught.value.reason == "bad-key"
 
 
 # The SUIT draft's own examples

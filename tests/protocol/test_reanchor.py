@@ -219,6 +219,21 @@ def test_a_trust_file_is_utf_8_and_names_a_key_once() -> None:
             TrustFile.parse(bad)
 
 
+ODD_TEXTS = ("\x1b[31mred", "a\nb", "left\u202eright", "\ud800", "a\u00a0b", "\u2028", "\x7f")
+
+
+@pytest.mark.parametrize("odd", [*ODD_TEXTS, "x" * 513])
+def test_texts_of_a_trust_file_are_printable_and_bounded(odd: str) -> None:
+    good = replace(
+        trust_file(), product_name="Wärmepumpe 温 3", registries=("http://" + "x" * 505,)
+    )
+    assert TrustFile.parse(good.to_bytes()) == good
+    for members in ({"product_name": odd}, {"registries": ("http://a.example", odd)}):
+        with pytest.raises(Malformed) as caught:
+            TrustFile.parse(replace(good, **members).to_bytes())
+        assert caught.value.reason == "bad-trust-file"
+
+
 def test_a_trust_file_that_says_a_thing_twice_is_refused() -> None:
     good = trust_file().to_bytes()
     twice = good.replace(b'"max_age": 3600', b'"max_age": 3600, "max_age": 99999999')

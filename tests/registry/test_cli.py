@@ -665,7 +665,7 @@ def test_a_stick_proves_itself_refreshed_as_well(run: Terminal, stick: Path) -> 
     assert first.code == 0
     taken = [step["step"] for step in first.document["steps"]]
     proof, release = [str(n) for n in range(1, 11)], [str(n) for n in range(11, 16)]
-    assert taken == ["T1", "T4", *proof, "T5", *release, "payload"]
+    assert taken == ["T1", "T4", *proof, "T5", "T6", "T8", *release, "payload"]
     version = first.document["release"]["version"]
     run("release", "halt", "thermostat", version, "--as", "alice", "--reason", "smoke")
     assert run("bundle", "verify", stick, *trust).document["release"]["status"] == "active"

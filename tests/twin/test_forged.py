@@ -171,6 +171,20 @@ def test_signedmanifest_valuess_of_any_form_are_judged_alike(place: int, odd: An
     offered(structures.shallow(structures.replaced(MANIFEST, place, odd)), {})
 
 
+@pytest.mark.parametrize("tag", [2, 18, 107, 2**32])
+def test_a_tag_in_a_signed_manifest_is_refused_alike(tag: int) -> None:
+    elements = {**forgery.elements_of(GOOD), 8: cbor.Tag(tag, b"\x01")}
+    assert offered(elements, {}).step == 13
+
+
+@pytest.mark.parametrize("size", [512, 513, 4000])
+def test_an_authentication_block_of_any_size_is_refused_alike(size: int) -> None:
+    members = cbor.loads(GOOD.envelope, max_bytes=8192, tags=(107,)).value
+    authenticated, _ = cbor.loads(members[2], max_bytes=8192)
+    wrapper = cbor.dumps([authenticated, bytes(size)])
+    assert offered(forgery.elements_of(GOOD), {2: wrapper}).step == 14
+
+
 @settings(max_examples=200)
 @given(st.dictionaries(st.sampled_from([4, 16, 20, 23, 24, -1, "text", b"bytes"]), ODD, min_size=1))
 def test_envelopes_with_more_members_are_judged_alike(members: dict[Any, Any]) -> None:

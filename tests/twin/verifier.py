@@ -112,12 +112,23 @@ def cbor(value: Any, levels: int = 16) -> bytes:
     raise Refusal(0, f"no place for {type(value).__name__} in CBOR")
 
 
-def uncbor(data: bytes) -> Any:
+def tags_in(value: Any) -> Iterator[int]:
+    if isinstance(value, cbor2.CBORTag):
+        yield value.tag
+        yield from tags_in(value.value)
+    elif isinstance(value, list | dict):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from tags_in(item)
+
+
+def uncbor(data: bytes, *tags: int) -> Any:
+    """The value in deterministic CBOR, with no tags but those named."""
     try:
         value = cbor2.loads(data)
     except (cbor2.CBORError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise Refusal(0, "not CBOR") from error
     require(cbor(value) == data, 0, "not deterministic CBOR")
+    require(set(tags_in(value)) <= set(tags), 0, "tag")
     return value
 
 
@@ -298,6 +309,7 @@ def eligible(
 ) -> str:
     """Section 8: why a device may or may not install, in the words of `Reason`."""
     w = state_members(release["state"]["word"])
+    require(w["status"] in (1, 2, 3), 0, "unknown-status")
     running = now - head["pausedTotal"] - release["state"]["startsAt"] - w["haltedTotal"]
     turn = cohort(terms["productId"], release["id"], device["deviceId"])
     rules = {
@@ -472,7 +484,11 @@ def quorum(validators: int) -> int:
 
 
 def sealed_header(
-    data: bytes, trusted: Sequence[bytes] | None, seals_left: int = 64
+    data: bytes,
+    trusted: Sequence[bytes] | None,
+    seals_left: int = 64,
+    heirs_of: Sequence[bytes] = (),
+    above: int = 0,
 ) -> dict[str, Any]:
     """Steps 1 to 4; with nobody trusted, whether a link holds on its own (section 7)."""
     require(len(data) <= HEADER_MAX, 1, "header too large")
@@ -480,6 +496,9 @@ def sealed_header(
         header = read_header(data)
     listed, seals = header["validators"], header["seals"]
     require(len(seals) <= seals_left, 3, "too-many-seals")
+    if heirs_of and header["number"] > above:
+        shared = len(set(heirs_of) & set(listed))
+        require(shared >= quorum(len(set(heirs_of))), 3, "no-overlap")
     require(header["number"] != 0, 3, "genesis")
     require(bool(listed), 3, "validators-by-contract")
     require(trusted is None or set(listed) == set(trusted), 3, "validators-changed")
@@ -593,10 +612,35 @@ ED25519_KEY, P256_KEY = "Ed25519", "P-256"
 ALGORITHMS = {-19: ED25519_KEY, -9: P256_KEY, -7: P256_KEY}
 
 
+P_ED, D_ED = 2**255 - 19, -121665 * pow(121666, -1, 2**255 - 19) % (2**255 - 19)
+
+
+def edwards_key(raw: bytes) -> ed25519.Ed25519PublicKey:
+    """Section 2: the point of RFC 8032, 5.1.3; eight times it must not be the neutral one."""
+    octets(raw, 32, 32)
+    number = int.from_bytes(raw, "little")
+    sign, y = number >> 255, number % (1 << 255)
+    require(y < P_ED, 0, "y not below p")
+    wanted = (y * y - 1) * pow(D_ED * y * y + 1, -1, P_ED) % P_ED
+    roots = [pow(wanted, (P_ED + 3) // 8, P_ED)]
+    roots.append(roots[0] * pow(2, (P_ED - 1) // 4, P_ED) % P_ED)
+    x = next((root for root in roots if root * root % P_ED == wanted), None)
+    require(x is not None and not (x == 0 and sign), 0, "not a point")
+    for _ in range(3):  # either of x and -x: the order of both is the same
+        t = D_ED * x * x * y * y
+        x, y = (
+            2 * x * y * pow(1 + t, -1, P_ED) % P_ED,
+            (y * y + x * x) * pow(1 - t, -1, P_ED) % P_ED,
+        )
+    require((x, y) != (0, 1), 0, "point of small order")
+    return ed25519.Ed25519PublicKey.from_public_bytes(raw)
+
+
+@lru_cache(1024)
 def read_key(data: bytes) -> tuple[str, Any]:
     """A COSE_Key of section 2, as its kind and a key of `cryptography`."""
     if len(data) == 40 and data.startswith(bytes.fromhex("a301012006215820")):
-        return ED25519_KEY, ed25519.Ed25519PublicKey.from_public_bytes(data[8:])
+        return ED25519_KEY, edwards_key(data[8:])
     start, middle = bytes.fromhex("a401022001215820"), bytes.fromhex("225820")
     require(len(data) == 75 and data.startswith(start), 0, "not a public key")
     require(data[40:43] == middle, 0, "not a public key")
@@ -630,7 +674,7 @@ def suit_digest(value: Any) -> bytes:
 def open_envelope(data: bytes) -> dict[str, Any]:
     """Sub-steps 1 to 4: the members of an envelope, each of which the digest covers."""
     require(len(data) <= ENVELOPE_MAX, 0, "envelope too large")
-    envelope = uncbor(data)
+    envelope = uncbor(data, 107)
     require(isinstance(envelope, cbor2.CBORTag) and envelope.tag == 107, 0, "not an envelope")
     parts = envelope.value
     require(type(parts) is dict, 0, "members")
@@ -648,7 +692,7 @@ def open_envelope(data: bytes) -> dict[str, Any]:
     return {
         "digest": digest,
         "signed": digest_part,
-        "block": octets(block, 0, 512),
+        "block": octets(block, 0, ENVELOPE_MAX),
         "manifest": manifest,
         "notes": parts.get(23),
         "foreign": sorted({16, 20} & known),
@@ -659,7 +703,7 @@ def open_envelope(data: bytes) -> dict[str, Any]:
 def check_signature(envelope: Mapping[str, Any], signer: bytes) -> None:
     """Sub-step 5, with one key given."""
     kind, key = read_key(signer)
-    block = uncbor(envelope["block"])
+    block = uncbor(octets(envelope["block"], 0, 512), 18)
     require(isinstance(block, cbor2.CBORTag) and block.tag == 18, 0, "not a COSE_Sign1")
     protected, unprotected, payload, signature = members(block.value, 4)
     require(unprotected == {} and type(unprotected) is dict and payload is None, 0, "COSE_Sign1")
@@ -675,7 +719,7 @@ def check_signature(envelope: Mapping[str, Any], signer: bytes) -> None:
 
 def encryption_info(data: bytes) -> int:
     """Sub-step 7. Returns the key epoch, the first four bytes of the kid."""
-    info = uncbor(octets(data, 0, 512))
+    info = uncbor(octets(data, 0, 512), 96)
     try:
         iv = info.value[1][5]
         recipient = info.value[3][0][1]
@@ -693,7 +737,7 @@ def encryption_info(data: bytes) -> int:
 def content_key(data: bytes, private: ec.EllipticCurvePrivateKey) -> tuple[bytes, bytes]:
     """Section 5: what the class key opens, and the first counter block."""
     encryption_info(data)
-    info = uncbor(data).value
+    info = uncbor(data, 96).value
     _, recipient, wrapped = info[3][0]
     ephemeral = read_key(cbor(recipient[-1]))[1]
     party = [None, None, None]
@@ -833,7 +877,7 @@ def follow_links(
     seals_left, before = LINK_SEALS_MAX, None
     for link in links:
         with at("T4"):
-            header = sealed_header(link, None, seals_left)
+            header = sealed_header(link, None, seals_left, trusted, trust["height"])
         seals_left -= len(header["seals"])
         number, believed = header["number"], believe(trusted, header)
         require(number <= trust["height"] or believed, "T4", "no-overlap")
@@ -859,6 +903,8 @@ def prove_fresh(fresh: Mapping[str, Any], trust: Mapping[str, Any]) -> dict[str,
     if release:
         require(words[at_release] != bytes(32), 10, "no such release")
         require(words[at_release] == release_commitment(trust, release), 10, "release")
+        status = state_members(release["state"]["word"])["status"]
+        require(status in (1, 2, 3), 10, "unknown-status")
     else:
         require(product["head"]["latestRelease"] == 0, 10, "release withheld")
     return {"header": header, "product": product, "release": release}
@@ -997,7 +1043,7 @@ def read_statement(data: bytes) -> dict[str, Any]:
 
 def read_recovery_signature(data: bytes) -> tuple[bytes, int, bytes, bytes]:
     """Section 2: key id, algorithm, protected header and signature."""
-    block = uncbor(octets(data, 0, SIGNATURE_MAX))
+    block = uncbor(octets(data, 0, SIGNATURE_MAX), 18)
     require(isinstance(block, cbor2.CBORTag) and block.tag == 18, 0, "not a COSE_Sign1")
     protected, unprotected, payload, signature = members(block.value, 4)
     require(unprotected == {} and type(unprotected) is dict and payload is None, 0, "COSE_Sign1")
@@ -1115,7 +1161,7 @@ def verify_receipt(data: bytes, device_key: bytes) -> dict[str, Any]:
     """The steps of receipt.md, section 4, for the raw Ed25519 key of a device."""
     with at(1):
         require(len(data) <= 1024, 1, "too long")
-        receipt = uncbor(data)
+        receipt = uncbor(data, 18)
         require(isinstance(receipt, cbor2.CBORTag) and receipt.tag == 18, 1, "tag")
         protected, unprotected, body, signature = members(receipt.value, 4)
         require(type(body) is bytes, 1, "payload")
@@ -1125,7 +1171,7 @@ def verify_receipt(data: bytes, device_key: bytes) -> dict[str, Any]:
         require(type(named) is dict and set(named) == {1, 4} and named[1] == -19, 2, "header")
     require(named[4] == sha256(device_key), 3, "device")
     with at(4):
-        key = ed25519.Ed25519PublicKey.from_public_bytes(device_key)
+        key = edwards_key(device_key)
         message = cbor(["Signature1", protected, b"", body])
         octets(signature, 64, 64)
         require(is_signature(ED25519_KEY, key, signature, message), 4, "signature")

@@ -257,10 +257,8 @@ def _publish(act: _Act, product: Product, terms: Terms, approvals: Any) -> Found
     if len(approvals.signatures) < product.governance.threshold:
         raise _refused("TooFewApprovals", given=len(approvals.signatures))
     release_id = standing.head.latest_release + 1
-    unanimous = len(approvals.signatures) == len(product.governance.approvers)
-    state = rules.published(
-        standing.head, terms, act.now, product.governance.release_delay, unanimous
-    )
+    delay = rules.release_delay(product.governance, len(approvals.signatures))
+    state = rules.published(standing.head, terms, act.now, delay)
     head = Head(
         release_id, terms.version, terms.security_counter, 0, standing.head.paused_total,
         standing.head.pauses,

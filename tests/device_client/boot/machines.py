@@ -126,8 +126,8 @@ class Bench:
             assert self.image(record.running, len(NEW)) == NEW
 
 
-def set_up(folder: Path, boot: str) -> Bench:
-    """A device of that board in ``folder``, and a stick with a release for it."""
+def set_up(folder: Path, boot: str, runs: bytes = OLD) -> Bench:
+    """A device of that board in ``folder`` that ``runs`` an image, and a stick with a release."""
     folder.mkdir()
     bench = Bench(folder, boot)
     shop = Shop.__new__(Shop)
@@ -136,11 +136,11 @@ def set_up(folder: Path, boot: str) -> Bench:
     made = world.make(NEW, "1.0.0", 3)
     release = Bundle(shop.chain.fresh(shop.chain.publish(made)), made.static).encode()
     bench.stick.write_bytes(stick_prefix(release) + release + made.payload)
-    (folder / "old.bin").write_bytes(OLD)
+    (folder / "old.bin").write_bytes(runs)
     arguments = ["--trust", str(folder / "trust.json"), "--registry", "http://127.0.0.1:1"]
     arguments += ["--hardware", "2", "--image", str(folder / "old.bin")]
     if boot in REAL:
-        arguments += ["--boot", boot, "--board", str(real_board(folder, boot))]
+        arguments += ["--boot", boot, "--board", str(real_board(folder, boot, runs))]
     with contextlib.redirect_stdout(io.StringIO()):
         assert main(["-C", str(bench.device), "init", *arguments, "--json"]) == 0
     return bench
@@ -156,10 +156,10 @@ def onto(bench: Bench, names: Sequence[str], device_for: Callable[[Path], Path])
         bench.devices[device] = data
 
 
-def real_board(folder: Path, boot: str) -> Path:
+def real_board(folder: Path, boot: str, runs: bytes = OLD) -> Path:
     """Slots, a bootloader's environment, and a reboot that takes the client down; its tables."""
     BOARDS[boot](folder).start()
-    (folder / "slot-a").write_bytes(OLD.ljust(1 << 16, b"\0"))
+    (folder / "slot-a").write_bytes(runs.ljust(1 << 16, b"\0"))
     (folder / "slot-b").write_bytes(bytes(1 << 16))
     down = folder / "down.sh"
     down.write_text(f"#!/bin/sh\n: >{folder}/went-down\nkill -9 $PPID\n")

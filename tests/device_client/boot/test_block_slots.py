@@ -12,6 +12,7 @@ import pytest
 
 from device_client.adapters.block_slots import BlockSlots
 from device_client.flash import digest_of
+from protocol.digests import sha256
 from protocol.errors import LocalFault
 
 SIZE = 1 << 20
@@ -74,6 +75,20 @@ def test_reading_back_asks_the_medium(slots: BlockSlots, tmp_path: Path) -> None
     assert seen == b"y" + b"x" * 8191
 
 
+def test_a_slot_that_is_only_read_is_cooled(slots: BlockSlots, tmp_path: Path) -> None:
+    """As `sync` does for one being written, but without the right to write it."""
+    seen = bytearray(8192)
+    slots.read("a", 0, memoryview(seen))
+    with (tmp_path / "a").open("r+b") as file:
+        file.write(b"y")
+        os.fsync(file.fileno())
+    slots.read("a", 0, memoryview(seen))
+    assert seen == bytes(8192), "this is what the cache remembers"
+    slots.cool("a")
+    slots.read("a", 0, memoryview(seen))
+    assert seen == b"y" + bytes(8191)
+
+
 def test_an_image_that_does_not_fit_is_refused_before_its_first_byte(slots: BlockSlots) -> None:
     slots.reserve("b", SIZE)
     with pytest.raises(LocalFault) as caught:
@@ -112,6 +127,8 @@ def test_a_mounted_device_is_refused(devices: dict[str, Path], tmp_path: Path) -
             slots.reserve("b", 1)
         assert caught.value.reason == "in-use"
         assert slots.capacity("b") == SIZE, "the running slot may be mounted: it is only read"
+        slots.cool("b")
+        assert digest_of(slots, "b", SIZE) == sha256((tmp_path / "b").read_bytes())
     finally:
         slots.close()
         subprocess.run(["/usr/bin/umount", str(target)], check=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -10,15 +11,15 @@ from pathlib import Path
 import pytest
 
 from device_client.adapters.grub_boot import BLOCK_BYTES, SECTOR, Block, GrubEnvironment
-from device_client.core.slots import factory
+from device_client.core.slots import Standing, factory
 from protocol.errors import LocalFault, Misuse
 from tests.device_client.boot.boards import IMAGES, GrubBoard, entry
 from tests.world.bootloader import Power, PowerCut
 
 pytestmark = pytest.mark.debian("grub-common", "/usr/bin/grub-editenv")
 
-LIFE = ("vacate", "arm", "boot", "keep", "vacate", "arm", "boot", "give up", "vacate", "arm")
-"""Everything that the device writes, from both slots."""
+LIFE = ("vacate arm boot keep", "vacate arm boot give-up", "vacate arm boot keep", "arm")
+"""Everything the device writes, from both slots; at last over an image that was good until then."""
 
 
 class Recorder(GrubEnvironment):
@@ -43,7 +44,7 @@ def board(tmp_path: Path) -> GrubBoard:
 def lived(board: GrubBoard) -> list[tuple[bytes, bytes, str]]:
     """(before, after, slot that runs) of every write in a device's life."""
     found = []
-    for number, word in enumerate(LIFE):
+    for number, word in enumerate(" ".join(LIFE).split()):
         plain = board.control()
         record = plain.record()
         recorder = Recorder(plain._running, plain._restart, plain._path)
@@ -59,7 +60,7 @@ def lived(board: GrubBoard) -> list[tuple[bytes, bytes, str]]:
                 board.power_on()
             case _:
                 recorder.settle(word == "keep")
-                if word == "give up":
+                if word == "give-up":
                     board.power_on()
         found += [(old, new, record.running) for old, new in recorder.written]
     return found
@@ -78,7 +79,7 @@ def torn(old: bytes, new: bytes) -> Iterator[bytes]:
 
 def test_every_torn_write_reads_and_boots_as_old_or_new(board: GrubBoard) -> None:
     writes = lived(board)
-    assert len(writes) == 11
+    assert len(writes) == 16
     mixtures = 0
     for old, new, running in writes:
         (board.folder / "cmdline").write_text(f"firmledger.slot={running}")
@@ -107,6 +108,41 @@ def test_a_step_that_decides_changes_one_byte(board: GrubBoard) -> None:
         before, after = (Block.decode(block).record(running) for block in (old, new))
         if before != after:
             assert sum(x != y for x, y in zip(old, new, strict=True)) == 1
+
+
+def test_the_mark_of_a_primary_that_steps_down_is_set_whatever_it_was(board: GrubBoard) -> None:
+    """Until then it means nothing; from then on it says that the former image may boot."""
+    board.control().vacate("b")
+    board.write("b", IMAGES[1])
+    board.control().arm("b", entry(1), 3)
+    board.power_on()
+    path = board.folder / "grubenv"
+    for mark in "etx":
+        armed = Block.decode(path.read_bytes())
+        path.write_bytes(armed.marking("a", mark).encode())
+        board.control().settle(True)
+        record = board.control().record()
+        assert (record.primary, record.a.standing) == ("b", Standing.GOOD)
+        path.write_bytes(armed.encode())
+
+
+def test_what_is_read_is_durable_first(board: GrubBoard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process may have died between its write and its sync."""
+    calls: list[str] = []
+    fsync, pread = os.fsync, os.pread
+
+    def noted_fsync(descriptor: int) -> None:
+        calls.append("fsync")
+        fsync(descriptor)
+
+    def noted_pread(descriptor: int, size: int, offset: int) -> bytes:
+        calls.append("pread")
+        return pread(descriptor, size, offset)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "pread", noted_pread)
+    board.control().record()
+    assert calls == ["fsync", "pread"]
 
 
 def test_the_planted_fault_is_found(board: GrubBoard) -> None:

@@ -35,38 +35,46 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Bench:
     return set_up(tmp_path / "bench", request.param)
 
 
-def fresh(bench: Bench, template: Path) -> None:
-    """The device as it was set up."""
-    shutil.rmtree(bench.folder)
-    shutil.copytree(template, bench.folder, symlinks=True)
-    for device, data in bench.devices.items():
-        device.write_bytes(data)
-    bench.boots = 0
+class Kept:
+    """Benches as they are before each run of the client, made once and put back for each kill."""
+
+    def __init__(self, bench: Bench, folder: Path) -> None:
+        folder.mkdir()
+        self._bench, self._folder = bench, folder
+        self._devices: dict[str, dict[Path, bytes]] = {}
+        self._keep("0")
+
+    def before(self, run: int) -> None:
+        """The bench is as it was before the ``run``-th run of the client."""
+        if not (self._folder / str(run)).exists():
+            self.before(run - 1)
+            assert run_forked(self._bench.install).killed and self._bench.went_down()
+            self._bench.power_on()
+            self._keep(str(run))
+        shutil.rmtree(self._bench.folder)
+        shutil.copytree(self._folder / str(run), self._bench.folder, symlinks=True)
+        for device, data in self._devices[str(run)].items():
+            device.write_bytes(data)
+        self._bench.boots = run
+
+    def _keep(self, name: str) -> None:
+        shutil.copytree(self._bench.folder, self._folder / name, symlinks=True)
+        self._devices[name] = {device: device.read_bytes() for device in self._bench.devices}
 
 
 @pytest.fixture
-def template(bench: Bench, tmp_path: Path) -> Path:
-    kept = tmp_path / "template"
-    shutil.copytree(bench.folder, kept, symlinks=True)
-    return kept
+def kept(bench: Bench, tmp_path: Path) -> Kept:
+    return Kept(bench, tmp_path / "kept")
 
 
-def kill_in(bench: Bench, template: Path, run: int, point: Point, power: bool) -> None:
+def kill_in(bench: Bench, kept: Kept, run: int, point: Point, power: bool) -> None:
     """One update, killed at that call of its ``run``-th run; ``power``: the machine went down."""
-    begin(bench, template, run)
+    kept.before(run)
     assert run_killed_at(point, bench.install).killed
     if bench.went_down() or power:
         bench.power_on()
     bench.check()
     assert_confirmed(bench.finish())
-
-
-def begin(bench: Bench, template: Path, run: int) -> None:
-    """A new device, as it is before the ``run``-th run of the client."""
-    fresh(bench, template)
-    for _ in range(run):
-        assert run_forked(bench.install).killed and bench.went_down()
-        bench.power_on()
 
 
 def assert_confirmed(status: dict[str, Any]) -> None:
@@ -80,13 +88,13 @@ def assert_confirmed(status: dict[str, Any]) -> None:
     [("virtual", 0), *((boot, run) for boot in sorted(REAL) for run in (0, 1))],
     indirect=["bench"],
 )
-def test_killed_at_every_write(bench: Bench, template: Path, run: int) -> None:
+def test_killed_at_every_write(bench: Bench, kept: Kept, run: int) -> None:
     """From the first write on to the one that is never reached; before a real reboot, and after."""
-    begin(bench, template, run)
+    kept.before(run)
     found = points(bench.install)
     assert len(found) >= 15, "an update writes more often than that"
     for number, point in enumerate(found):
-        kill_in(bench, template, run, point, power=bool(number % 2))
+        kill_in(bench, kept, run, point, power=bool(number % 2))
 
 
 @pytest.fixture
@@ -112,26 +120,26 @@ def test_killed_at_every_write_to_block_devices(
     tmp_path: Path, loop_devices: Callable[[Path], Path], run: int
 ) -> None:
     """As on a board: slots and both copies of U-Boot's environment on devices of their own."""
-    bench, template = set_up(tmp_path / "bench", "uboot"), tmp_path / "template"
+    bench = set_up(tmp_path / "bench", "uboot")
     onto(bench, ["slot-a", "slot-b", "env1", "env2"], loop_devices)
-    shutil.copytree(bench.folder, template, symlinks=True)
-    begin(bench, template, run)
+    kept = Kept(bench, tmp_path / "kept")
+    kept.before(run)
     found = points(bench.install)
     assert len(found) >= 15
     for number, point in enumerate(found[:: run + 1]):
-        kill_in(bench, template, run, point, power=bool(number % 2))
+        kill_in(bench, kept, run, point, power=bool(number % 2))
         assert all((bench.folder / name).is_block_device() for name in ("slot-b", "env1"))
 
 
 def test_an_interrupted_trial_costs_one_boot_attempt_never_the_penalty_box(
-    bench: Bench, template: Path
+    bench: Bench, kept: Kept
 ) -> None:
     """The power goes at every point of a trial, once: one attempt less, and it is tried again."""
     run = int(bench.boot in REAL)
-    begin(bench, template, run)
+    kept.before(run)
     interrupted = 0
     for point in points(bench.install):
-        begin(bench, template, run)
+        kept.before(run)
         assert run_killed_at(point, bench.install).killed
         before = bench.record()
         if before.trial is None or before.trial != before.running:
@@ -148,14 +156,12 @@ def test_an_interrupted_trial_costs_one_boot_attempt_never_the_penalty_box(
 
 
 @pytest.mark.parametrize("bench", ["virtual", "grub", "uboot"], indirect=True)
-def test_a_killed_update_never_exhausts_the_attempts_by_itself(
-    bench: Bench, template: Path
-) -> None:
+def test_a_killed_update_never_exhausts_the_attempts_by_itself(bench: Bench, kept: Kept) -> None:
     """Killed at the same point more often than there are attempts, while the power stays on."""
-    begin(bench, template, 0)
+    kept.before(0)
     found = points(bench.install)
     for point in found[-8:]:
-        begin(bench, template, 0)
+        kept.before(0)
         for _ in range(ATTEMPTS + 2):
             run_killed_at(point, bench.install)
             if bench.went_down():

@@ -11,6 +11,7 @@ import pytest
 
 from device_client.adapters.board import CommandLine, Restart
 from device_client.adapters.boot_backends import BACKENDS, Board
+from device_client.adapters.grub_boot import MAX_TRIES
 from device_client.config import Config
 from protocol.errors import LocalFault, Misuse
 from tests.conftest import ROOT
@@ -67,6 +68,18 @@ def test_settings_round_trip(board: Board) -> None:
 def test_settings_that_mean_nothing_are_refused(text: str) -> None:
     with pytest.raises(Misuse):
         Config.parse(text.encode())
+
+
+TABLES = '[slots]\na = "/dev/a"\nb = "/dev/b"\n'
+
+
+@pytest.mark.parametrize(("boot", "most"), [("uboot", 255), ("grub", MAX_TRIES)])
+def test_attempts_that_a_bootloader_cannot_count_are_refused_at_once(boot: str, most: int) -> None:
+    """Not when the first release is to be armed, which may be months later."""
+    head = f'hardware = 2\nboot = "{boot}"\nattempts = '
+    assert Config.parse(f"{head}{most}\n{TABLES}".encode()).attempts == most
+    with pytest.raises(Misuse, match=f"attempts is not between 1 and {most}"):
+        Config.parse(f"{head}{most + 1}\n{TABLES}".encode())
 
 
 @pytest.mark.debian("libubootenv-tool", "/usr/bin/fw_setenv")

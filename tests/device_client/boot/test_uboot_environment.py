@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -219,6 +220,55 @@ def test_two_copies_on_one_device_are_two(tmp_path: Path) -> None:
     config = tmp_path / "fw_env.config"
     config.write_text("/dev/mmcblk0 0x100000 0x2000\n/dev/mmcblk0 0x102000 0x2000\n")
     assert environment_files(config) == [Path("/dev/mmcblk0")] * 2
+
+
+@pytest.mark.parametrize(("place", "raw"), [("/dev/zero", True), ("/proc/version", False)])
+def test_raw_flash_cannot_be_synced_and_needs_not(board: UBootBoard, place: str, raw: bool) -> None:
+    """The kernel says EINVAL for both; of a character device it is right."""
+    wanted = board.control().record()
+    printed = board.folder / "printed"
+    printed.write_text("".join(f"{k}={v}\n" for k, v in variables(wanted).items()))
+    board.config.write_text(f"{place} 0 {ENV_BYTES:#x}\n{place} {ENV_BYTES:#x} {ENV_BYTES:#x}\n")
+    control = board.control(printenv=["sh", "-c", f"cat {printed}"])
+    if raw:
+        assert control.record() == wanted
+        return
+    with pytest.raises(LocalFault) as caught:
+        control.record()
+    assert caught.value.reason == "local-io"
+
+
+def test_what_is_read_is_durable_first(board: UBootBoard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A killed fw_setenv may not have synced: both places are, before the environment is read."""
+    synced: list[str] = []
+    honest = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        honest(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    board.control().record()
+    assert synced == ["env1", "env2"]
+    synced.clear()
+    with pytest.raises(LocalFault):
+        board.control(printenv=["false"]).record()
+    assert synced == ["env1", "env2"], "before the tool, not after it"
+
+
+def test_a_default_of_the_tool_is_never_taken(board: UBootBoard) -> None:
+    """Both tools are told a file of defaults that is not there, whatever the system has."""
+    for name in ("fw_printenv", "fw_setenv"):
+        tool = board.folder / name
+        tool.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >"$0.said"\nexec /usr/bin/{name} "$@"\n')
+        tool.chmod(0o755)
+    control = board.control(
+        printenv=[str(board.folder / "fw_printenv")], setenv=[str(board.folder / "fw_setenv")]
+    )
+    control.arm("b", entry(1), 3)
+    for name in ("fw_printenv", "fw_setenv"):
+        said = (board.folder / f"{name}.said").read_text().splitlines()
+        assert not Path(said[said.index("-f") + 1]).exists()
 
 
 def test_a_tool_that_lies_is_found_out(board: UBootBoard) -> None:

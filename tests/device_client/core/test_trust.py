@@ -8,6 +8,7 @@ import pytest
 
 from device_client.core.trust import (
     FUTURE_TOLERANCE,
+    KEPT_STATUSES,
     Equivocation,
     TrustState,
     advance,
@@ -16,7 +17,8 @@ from device_client.core.trust import (
 from protocol.bundle import Fresh
 from protocol.errors import FirmledgerError, Malformed, Refused, Untrusted
 from protocol.header import encode_header
-from protocol.ledger import Status
+from protocol.ledger import Status, eligible
+from protocol.records import Device, Head
 from tests.protocol.published import NOW, Published, publish
 from tests.protocol.sealed import Validator, make_header, seal, validators
 
@@ -35,6 +37,36 @@ def test_a_proof_that_holds_moves_height_time_and_status() -> None:
     assert state.status_of(1) is Status.ACTIVE and state.status_of(2) is Status.NONE
     assert TrustState.decode(state.encode()) == state
     assert accept(state, GOOD.fresh(9, NOW)) == state
+
+
+@pytest.mark.parametrize("status", [0, *range(4, 16)])
+def test_a_status_that_the_contract_never_writes_is_refused_and_not_kept(status: int) -> None:
+    """Sealed by all validators, and still no state of a release."""
+    odd = replace(GOOD, state=replace(GOOD.state, word=GOOD.state.word & ~15 | status))
+    state = accept(START, GOOD.fresh(8, NOW))
+    with pytest.raises(Untrusted) as caught:
+        accept(state, odd.fresh(9, NOW))
+    assert (caught.value.reason, caught.value.data["step"]) == ("unknown-status", 10)
+    with pytest.raises(Untrusted) as caught:
+        eligible(odd.product, odd.terms, 1, odd.state, Device(bytes(32), 0, 0, 2), NOW)
+    assert caught.value.reason == "unknown-status"
+    with pytest.raises(FirmledgerError):
+        TrustState.decode(replace(state, statuses=((1, status),)).encode())
+    assert accept(state, GOOD.fresh(9, NOW)).status_of(1) is Status.ACTIVE
+
+
+def test_the_statuses_of_the_newest_releases_are_kept() -> None:
+    state = replace(START, statuses=tuple((n, Status.HALTED) for n in range(2, 2 + KEPT_STATUSES)))
+    assert accept(state, GOOD.fresh(9, NOW)).statuses == state.statuses  # release 1 is the oldest
+    state = replace(START, statuses=tuple((n, Status.HALTED) for n in range(1, KEPT_STATUSES)))
+    last = replace(GOOD, release_id=99, product=replace(GOOD.product, head=Head(99)))
+    kept = accept(accept(state, GOOD.fresh(9, NOW)), last.fresh(10, NOW)).statuses
+    assert kept == ((1, Status.ACTIVE), *state.statuses[1:], (99, Status.ACTIVE))
+    one_more = replace(last, release_id=100, product=replace(GOOD.product, head=Head(100)))
+    assert accept(replace(START, statuses=kept), one_more.fresh(11, NOW)).statuses == (
+        *kept[1:],
+        (100, Status.ACTIVE),
+    )
 
 
 def test_shown_halted_then_replayed_active_is_refused() -> None:
@@ -154,6 +186,10 @@ def test_links_climb_and_the_proof_is_not_below_them() -> None:
     with pytest.raises(Untrusted) as caught:
         accept(START, replace(world.fresh(7, NOW), links=(step,)))
     assert caught.value.reason == "below-trusted-height"
+    assert caught.value.why == "it shows block 7, its own links lead to block 8"
+    with pytest.raises(Untrusted) as caught:  # below both: what this device has seen says more
+        accept(replace(START, height=8), replace(GOOD.fresh(7, NOW), links=()))
+    assert caught.value.why == "it shows block 7, this device has seen block 8"
 
 
 @pytest.mark.parametrize("bad", [b"", b"\x80", b"\x88" + b"\x01" * 8, b"\xff" * 40])
@@ -163,3 +199,17 @@ def test_a_damaged_state_is_malformed(bad: bytes) -> None:
     whole = accept(START, GOOD.fresh(9, NOW)).encode()
     with pytest.raises(FirmledgerError):
         TrustState.decode(whole[:-1])
+
+
+def test_a_state_that_no_device_wrote_is_malformed() -> None:
+    state = accept(START, GOOD.fresh(9, NOW))
+    assert TrustState.decode(replace(state, evidence=(b"a", b"b")).encode()).frozen
+    for odd in (
+        {"validators": (*state.validators, state.validators[0])},
+        {"validators": ()},
+        {"evidence": (state.header,)},
+        {"evidence": (state.header,) * 3},
+    ):
+        with pytest.raises(Malformed) as caught:
+            TrustState.decode(replace(state, **odd).encode())
+        assert caught.value.reason == "unknown-format"

@@ -112,6 +112,21 @@ def test_a_header_that_contradicts_freezes_whatever_stands_beside_it() -> None:
         assert replace(caught.value.state, evidence=()) == state
 
 
+def test_a_header_is_evidence_once_its_seals_stand_in_order() -> None:
+    """Refused at step 4 it is none, at step 5 it is."""
+    state, group = ADVERSARY.device, list(ADVERSARY.active.group)
+    rival = ADVERSARY.active.fresh(20, NOW)
+    unordered = ADVERSARY.active.fresh(20, NOW, sealed_by=group[::-1])
+    with pytest.raises(Untrusted) as caught:
+        advance(state, unordered, ADVERSARY.anchor, clock=CLOCK)
+    assert (caught.value.reason, caught.value.data["step"]) == ("seal-order", 4)
+    assert not isinstance(caught.value, Equivocation)
+    rootless = replace(rival, proof=replace(rival.proof, nodes=()))
+    with pytest.raises(Equivocation) as contradiction:
+        advance(state, rootless, ADVERSARY.anchor, clock=CLOCK)
+    assert contradiction.value.data["beside"] == 5
+
+
 def test_links_that_contradict_freeze() -> None:
     """The kept block against a link, a link against a link, and a link against the proof."""
     state, group = ADVERSARY.device, list(ADVERSARY.active.group)

@@ -14,7 +14,7 @@ import pytest
 from device_client.core.trust import Equivocation, Step, TrustState, advance
 from protocol.bundle import MAX_LINKS, Fresh
 from protocol.errors import FirmledgerError, Malformed, Untrusted
-from protocol.header import encode_header
+from protocol.header import encode_header, with_seals
 from protocol.links import MAX_LINK_SEALS
 from tests.protocol.published import NOW, flipped, publish
 from tests.protocol.sealed import Validator, addresses, make_header, seal, validators
@@ -116,6 +116,25 @@ def test_at_the_height_trusted_another_block_is_a_contradiction() -> None:
     # Below that height it is not for this device to judge.
     for number in (24, 9):
         assert show(state, link(GROUPS[2], number), *LINKS[2:]).height == 50
+
+
+def test_strangers_cost_no_recovery_above_the_height() -> None:
+    """Whom a link does not list cannot have sealed it: refused with seals that are none."""
+    strangers = validators(4, start=90)
+    made = make_header([*strangers], number=45)
+    unsealed = encode_header(with_seals(made, [bytes(65)] * 4))
+    with pytest.raises(Untrusted) as caught:
+        show(at(40), unsealed)
+    assert (caught.value.reason, caught.value.data["step"]) == ("no-overlap", Step.LINKS)
+    with pytest.raises(Untrusted) as caught:  # below, there is nobody to compare them with
+        show(at(46), unsealed)
+    assert caught.value.reason == "bad-seal"
+
+
+def test_a_link_past_a_set_that_nothing_leads_to_changes_nothing() -> None:
+    """The set came, went, and left no link: the way leads from those before to the same."""
+    for again in (link(GROUPS[3], 35), link(GROUPS[3], 38, GROUPS[3][:4])):
+        assert show(at(30), again, LINKS[3]).validators == addresses(GROUPS[4])
 
 
 def test_seals_of_all_links_together_are_bounded_before_they_are_looked_at() -> None:
