@@ -52,6 +52,14 @@ def test_every_file_of_a_new_device_is_in_the_table(tmp_path: Path) -> None:
     assert there <= first_column("The directory")
 
 
+def test_every_file_that_a_device_may_have_is_in_the_table() -> None:
+    from device_client import home
+
+    named = set(re.findall(r"^``([^`]+[^/`])``", home.__doc__ or "", re.MULTILINE))
+    assert {"factory.toml", "lock", "boot.entries", "console.log", "unfinished"} <= named
+    assert named <= first_column("The directory")
+
+
 def test_every_finding_of_the_doctor_is_in_the_checklist() -> None:
     sources = ("doctor.py", "hardening.py")
     text = "".join((ROOT / "device_client" / name).read_text(encoding="utf-8") for name in sources)

@@ -11,7 +11,9 @@ from device_client.core.machine import State
 from device_client.core.policy import Hold, Leave
 from device_client.core.slots import Standing
 from protocol.digests import sha256
-from protocol.receipt import Outcome
+from protocol.errors import Malformed
+from protocol.ids import Digest
+from protocol.receipt import Outcome, receipt_leaf
 from tests.device_client.bench_top import BenchTop, bench_top
 from tests.device_client.registry import image_of, make, receipts_of
 
@@ -137,6 +139,46 @@ def test_a_receipt_without_room_is_an_error_and_never_a_loss() -> None:
         book = book.queued(b"%d" % number, number + 1, Outcome.CONFIRMED, "")
     with pytest.raises(OverflowError):
         book.queued(b"more", 500, Outcome.CONFIRMED, "")
+
+
+def test_a_receipt_is_handed_over_until_its_anchor_is_shown() -> None:
+    """Who took it last time may have lost it since."""
+    top = bench_top()
+    publish(top, 1)
+    agent = top.agent()
+    agent.update()
+    agent.deliver()
+    first, top.registry.receipts = top.registry.receipts, []  # a backup from before
+    assert agent.deliver() == 1
+    assert top.registry.receipts == first
+    top.registry.anchor_all()
+    top.clock.time = top.registry.chain.time
+    assert agent.deliver() == 0
+    top.registry.receipts = []
+    assert agent.deliver() == 0 and top.registry.receipts == []
+
+
+def test_one_receipt_in_trouble_holds_up_no_other() -> None:
+    top = bench_top()
+    for number in (1, 2, 3):
+        publish(top, number)
+        top.agent().update(Leave.NOW)
+    agent = top.agent()
+    honest = top.registry.acknowledgement
+    troubled = receipt_leaf(agent.book.queue[0].receipt)
+    agent.deliver()
+    top.registry.anchor_all()
+    top.clock.time = top.registry.chain.time
+
+    def acknowledgement(leaf: Digest, maximum: int) -> bytes | None:
+        return b"garbage" if leaf == troubled else honest(leaf, maximum)
+
+    top.registry.acknowledgement = acknowledgement  # type: ignore[method-assign]
+    with pytest.raises(Malformed):
+        agent.deliver()
+    assert [receipt_leaf(q.receipt) for q in agent.book.queue] == [troubled]
+    top.registry.acknowledgement = honest  # type: ignore[method-assign]
+    assert agent.deliver() == 0
 
 
 # -- an outcome for each way in which a round may end ----------------------------------------------

@@ -165,6 +165,15 @@ def test_a_liar_that_breaks_off_starves_no_mirror_that_does_so_too(
     assert len(slow.asked) + len(liar.asked) < 50  # what is fetched in vain is bounded
 
 
+def test_whoever_has_the_next_turn_starts_from_the_first_byte(good: Registry) -> None:
+    """Else an honest one would be taken for the liar whose bytes it goes on from."""
+    slow, liar = cutting(good, same, 600), cutting(good, zeros, 1200)
+    top = asking(slow, liar)
+    assert rounds_until_confirmed(top, 40) > 4
+    assert [offset for offset, _ in slow.asked[:4]] == [0, 1800, 0, 600]
+    assert [offset for offset, _ in liar.asked[:4]] == [600, 2400, 0, 1200]
+
+
 def test_two_that_are_slow_and_honest_go_on_from_each_other(good: Registry) -> None:
     one, two = cutting(good, same, 700), cutting(good, same, 700)
     top = asking(one, two)

@@ -334,7 +334,7 @@ def test_a_secret_is_durable_before_it_has_its_name(
     fsync, rename = os.fsync, Path.replace
 
     def synced(descriptor: int) -> None:
-        done.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        done.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
         assert done[-1] != str(tmp_path / "key.new") or os.fstat(descriptor).st_size == 6
         fsync(descriptor)
 

@@ -7,13 +7,16 @@ still boots.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from device_client.adapters.file_slots import FileSlots
+from device_client.adapters.virtual_boot import VirtualBoot
 from device_client.core.machine import Stage
 from device_client.core.policy import Hold
-from device_client.core.slots import Standing
+from device_client.core.slots import Entry, Standing
 from device_client.core.types import Verdict
 from device_client.report import SETTLING, WAITING, Report
 from protocol.digests import sha256
@@ -238,6 +241,27 @@ def test_an_image_on_trial_and_one_that_failed_clear_nothing() -> None:
     assert top.runs() == FACTORY and standing(top, "a") is Standing.GOOD
     top = on_trial(keep_former=False)
     assert standing(top, "a") is Standing.GOOD and former_bytes(top) == FACTORY
+
+
+def test_while_the_fallback_of_a_trial_runs_nothing_is_cleared() -> None:
+    """Idle, by the journal, while the board runs another slot than its primary: nothing is sure."""
+    top = cleared_top()
+    top.agent().update()
+    disk = top.disk
+    slots = FileSlots(disk)
+    boot = VirtualBoot(disk, slots)
+    good = Entry(Standing.GOOD, sha256(FACTORY), len(FACTORY))
+    record = boot.record()
+    disk.durable["boot.env"] = bytes(8192)
+    boot.provision(replace(record, primary="a", running="b", a=good))
+    before = top.agent().parts.boot.record()
+    top.agent().start()
+    assert top.agent().parts.boot.record() == before
+    assert top.agent().book.state.stage is Stage.IDLE
+    disk.durable["boot.env"] = bytes(8192)
+    boot.provision(replace(before, primary="b"))
+    top.agent().start()
+    assert standing(top, "a") is Standing.EMPTY
 
 
 def test_updates_go_on_and_slots_take_turns() -> None:

@@ -196,6 +196,28 @@ def test_odd_days(moment: str, zone: str, is_open: bool) -> None:
     )
 
 
+def test_a_window_over_midnight_ends_at_its_end_and_not_a_minute_later() -> None:
+    window = Window.parse("mon 22:00-06:00")
+    moments = {"2026-03-02 21:59": False, "2026-03-02 22:00": True, "2026-03-03 05:59": True}
+    moments |= {"2026-03-03 06:00": False, "2026-03-02 06:00": False, "2026-03-03 22:00": False}
+    for moment, is_open in moments.items():
+        assert window.open_at(datetime.fromisoformat(moment)) is is_open, moment
+
+
+@pytest.mark.parametrize(
+    ("now", "opens"),
+    [
+        ("2026-03-02 01:00", "2026-03-02 02:00"),
+        ("2026-03-02 03:00", "2026-03-09 02:00"),  # it was open an hour ago: next week
+        ("2026-03-03 00:00", "2026-03-09 02:00"),
+    ],
+)
+def test_the_next_opening_may_be_a_week_ahead(now: str, opens: str) -> None:
+    policy = Policy(windows=(Window.parse("mon 02:00-03:00"),))
+    moment, wanted = (datetime.fromisoformat(text).replace(tzinfo=UTC) for text in (now, opens))
+    assert next_opening(policy, int(moment.timestamp()), UTC) == int(wanted.timestamp())
+
+
 def test_days_are_named_from_monday() -> None:
     monday = datetime.fromtimestamp(NOON, UTC)
     for number, name in enumerate(DAYS):
