@@ -113,6 +113,10 @@ contract RolloutTest is Fixture {
         s.word ^= 1 << 16;
         vm.expectRevert();
         ledger.eligible(product, _fast(), 1, s, _device());
+        IReleaseLedger.Product memory p = product;
+        p.head.pausedAt = START;
+        vm.expectRevert();
+        ledger.eligible(p, _fast(), 1, release.state, _device());
     }
 
     // -- phases --------------------------------------------------------------------------------------
