@@ -50,6 +50,10 @@ EQUIVALENT: dict[str, str] = {
     "lib/Rollout.sol openShare: break; -> continue;": (
         "the delays of valid phases do not fall, so no later phase is due where this one is not"
     ),
+    "lib/Rollout.sol startOf: > -> >=": (
+        "where both are equal, the difference is 0, which is above no start"
+    ),
+    "lib/Rollout.sol startOf: > -> >= (2)": "where both are equal, the start stays what it is",
 }
 """Names of mutants that no test can kill, and why not."""
 
