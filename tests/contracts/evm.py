@@ -36,6 +36,7 @@ ARTIFACT = json.loads(
 )
 FUNCTIONS = {e["name"]: e for e in ARTIFACT["abi"] if e["type"] == "function"}
 CODEC = Web3().codec
+# web3 says it is a class where no address is given; what decodes is on the class, too.
 DECODER: Contract = Web3().eth.contract(abi=ARTIFACT["abi"])  # type: ignore[assignment]
 GENESIS = 1_700_000_000
 GAS = 10_000_000
